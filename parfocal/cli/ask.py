@@ -1,0 +1,140 @@
+"""Questions to one picture: ask, locate, describe, propose, chat."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from parfocal.cli import show
+from parfocal.cli.common import (
+    BoxOption,
+    DeviceOption,
+    ImageArgument,
+    JsonOption,
+    ModelOption,
+    SaveOption,
+    check_save,
+    check_words,
+    load_picture,
+    load_predictor,
+    parse_boxes,
+    questions,
+)
+
+
+def ask(
+    image: ImageArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
+    box: BoxOption = None,
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    save: SaveOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Ask anything; the phrases of the answer come with boxes.
+
+    Example: parfocal ask out/demo/scene.png "How many apples are there?"
+    """
+    check_words(question, "question")
+    check_save(save)
+    picture = load_picture(image)
+    regions = parse_boxes(box, picture)
+    answer = load_predictor(model, device).ask(picture, question, boxes=regions)
+    if as_json:
+        show.print_json(show.answer_json(answer))
+    else:
+        show.show_answer(answer)
+    show.save_answer(answer, save)
+
+
+def locate(
+    image: ImageArgument,
+    phrases: Annotated[
+        list[str], typer.Argument(metavar="PHRASE...", help="What to look for, one or several.")
+    ],
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    save: SaveOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find what a phrase means; a phrase that is not in the picture gets no box.
+
+    Example: parfocal locate out/demo/scene.png "the leftmost apple" "a dog" --json
+    """
+    for phrase in phrases:
+        check_words(phrase, "phrase")
+    check_save(save)
+    picture = load_picture(image)
+    predictor = load_predictor(model, device)
+    answers = predictor.locate_batch([picture] * len(phrases), phrases)
+    show.show_located(picture, phrases, answers, as_json)
+    texts = [answer.text for answer in answers]
+    show.save_answer(show.joined(answers, texts, ", ".join(phrases)), save)
+
+
+def describe(
+    image: ImageArgument,
+    box: BoxOption = None,
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    save: SaveOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Describe the picture, phrase by phrase with boxes; or say what is in each --box, in order.
+
+    Example: parfocal describe out/demo/scene.png --save caption.html
+    """
+    check_save(save)
+    picture = load_picture(image)
+    regions = parse_boxes(box, picture)
+    predictor = load_predictor(model, device)
+    if regions is None:
+        answer = predictor.describe(picture)
+        show.show_description(answer, as_json)
+    else:
+        answers = predictor.describe(picture, boxes=regions)
+        show.show_regions(picture, regions, answers, as_json)
+        answer = show.named(regions, answers)
+    show.save_answer(answer, save)
+
+
+def propose(
+    image: ImageArgument,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many at most.")] = 20,
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    save: SaveOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Suggest boxes of things, the surest first, without naming them.
+
+    Example: parfocal propose out/demo/scene.png --top 5 --json
+    """
+    check_save(save)
+    picture = load_picture(image)
+    predictor = load_predictor(model, device)
+    boxes = predictor.propose(picture, top=top)
+    show.show_proposals(picture, boxes, model, as_json)
+    show.save_proposals(picture, boxes, model, save)
+
+
+def chat(
+    image: ImageArgument,
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Talk about one picture: every line of standard input is a question.
+
+    Example: echo "What is in the picture?" | parfocal chat out/demo/scene.png
+    """
+    picture = load_picture(image)
+    talk = load_predictor(model, device).chat(picture)
+    for question in questions(sys.stdin):
+        answer = talk.ask(question)
+        if as_json:
+            show.print_json_line(show.answer_json(answer))
+        else:
+            show.show_answer(answer)

@@ -1,0 +1,199 @@
+"""`parfocal demo` shows what the bundled model does; `parfocal info` says what is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from parfocal.cli import show
+from parfocal.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    console,
+    load_predictor,
+    make_folder,
+)
+
+if TYPE_CHECKING:
+    from parfocal.eval.scenes import Scene, SceneSet
+    from parfocal.predict.demo import DemoPicture, Shown, Step
+
+NUM_PICTURES = 3
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")
+    ] = Path("out/demo"),
+    model: ModelOption = "mini",
+    as_json: JsonOption = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Ask about bundled pictures; prints the answers, and writes pictures and one HTML page.
+
+    Example: parfocal demo --out out/demo
+    """
+    from parfocal.eval.scenes import load_scenes
+    from parfocal.predict.demo import run_demo, write_page
+
+    pictures = choose_pictures(load_scenes())
+    make_folder(out)
+    shown: list[Shown] = []
+    for one in run_demo(load_predictor(model, device), pictures, out):
+        if not as_json:
+            tell(one, first=not shown or shown[-1].picture is not one.picture)
+        shown.append(one)
+    page = write_page(shown, out / "index.html")
+    if as_json:
+        show.print_json({"schema": "parfocal.demo/1", "steps": [step_json(one) for one in shown]})
+    show.show_saved(page)
+
+
+def choose_pictures(split: SceneSet) -> list[DemoPicture]:
+    """The first scenes in which everything can be shown: unique, twin and absent things."""
+    from parfocal.predict.demo import DemoPicture
+
+    rich = [scene for scene in split.scenes if _shows_all(scene)][:NUM_PICTURES]
+    scenes = rich or list(split.scenes[:NUM_PICTURES])
+    images = split.open(scenes)
+    names = ["scene", *(f"scene{number}" for number in range(2, len(scenes) + 1))]
+    return [
+        DemoPicture(name, images[scene.id], demo_steps(scene))
+        for name, scene in zip(names, scenes, strict=True)
+    ]
+
+
+def _shows_all(scene: Scene) -> bool:
+    kinds = {expression.kind for expression in scene.expressions}
+    return kinds == {"unique", "twin"} and bool(scene.absent and scene.counts and scene.regions)
+
+
+def demo_steps(scene: Scene) -> tuple[Step, ...]:
+    """What to show on one scene: a caption, one of each sort of question, names, proposals."""
+    from parfocal.predict.demo import Step
+
+    steps = [Step("describe", "a grounded caption", "What is in the picture?")]
+    for kind, title in (("unique", "the only one of its kind"), ("twin", "one of several alike")):
+        found = [expression.text for expression in scene.expressions if expression.kind == kind]
+        steps += [Step("locate", title, text) for text in found[:1]]
+    steps += [Step("locate", "something that is not there", a.text) for a in scene.absent[:1]]
+    steps += [Step("ask", "counting", f"How many {c.text} are there?") for c in scene.counts[:1]]
+    if scene.regions:
+        boxes = scene.boxes.replace(labels=None)[list(scene.regions[:3])]
+        steps.append(Step("name", "naming given boxes", "What is in these boxes?", boxes))
+    return (*steps, Step("propose", "things worth asking about", "Where are things?"))
+
+
+def tell(one: Shown, first: bool) -> None:
+    """Print one step of the transcript."""
+    from rich.text import Text
+
+    out = console()
+    if first:
+        size = f"{one.picture.image.width} x {one.picture.image.height}"
+        out.rule(Text(f"{one.picture.name}.png", "bold") + Text(f"  {size}", "dim"))
+    out.print()
+    title = Text(f"   ({one.step.title})", "dim")
+    out.print(Text("> ", "dim") + Text(one.step.words, "bold") + title, soft_wrap=True)
+    show.show_answer(one.answer)
+
+
+def step_json(one: Shown) -> dict[str, Any]:
+    """One step for `--json`: what was asked, the answer, and the picture that shows it."""
+    return {
+        **show.answer_json(one.answer),
+        "kind": one.step.kind,
+        "title": one.step.title,
+        "question": one.step.words,
+        "file": str(one.file),
+    }
+
+
+def info(as_json: JsonOption = False) -> None:
+    """Print versions, devices, bundled data and caches; attach it to a bug report.
+
+    Example: parfocal info --json
+    """
+    facts = collect_facts()
+    if as_json:
+        show.print_json(facts)
+        return
+    out = console()
+    for group, values in facts.items():
+        out.print(f"[bold]{group}[/bold]")
+        for name, value in values.items():
+            out.print(f"  {name:<16} ", end="")
+            out.print(str(value), markup=False, soft_wrap=True)
+
+
+def collect_facts() -> dict[str, dict[str, Any]]:
+    """What `parfocal info` prints, group by group."""
+    import platform
+    import sys
+
+    import parfocal
+
+    root = Path(parfocal.__file__).parent
+    return {
+        "versions": {
+            "parfocal": parfocal.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _LIBRARIES},
+            "platform": platform.platform(),
+        },
+        "devices": _devices(),
+        "package": {"folder": str(root), "executable": sys.executable, **_package_data(root)},
+        "hub": _hub(),
+    }
+
+
+_LIBRARIES = (
+    *("torch", "torchvision", "transformers", "numpy", "pillow", "safetensors", "typer", "rich"),
+    *("accelerate", "scipy", "pyarrow", "timm"),
+)
+
+
+def _version(library: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> dict[str, Any]:
+    import torch
+
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "cpu_threads": torch.get_num_threads(),
+        "cuda": ", ".join(cuda) or "none",
+        "mps": "available" if torch.backends.mps.is_available() else "none",
+    }
+
+
+def _package_data(root: Path) -> dict[str, str]:
+    """The bundled files and their sizes; a missing one is said to be missing."""
+    weights = sorted(root.rglob("*.safetensors"))
+    found = {str(path.relative_to(root)): path for path in weights}
+    found |= {f"eval/scenes/{name}": root / "eval" / "scenes" / name for name in _SCENE_FILES}
+    return {
+        name: f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "missing"
+        for name, path in found.items()
+    }
+
+
+_SCENE_FILES = ("scenes.zip", "scenes.jsonl")
+
+
+def _hub() -> dict[str, str]:
+    from huggingface_hub import constants
+
+    return {
+        "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
+        "cache": str(constants.HF_HUB_CACHE),
+    }

@@ -1,0 +1,291 @@
+"""How answers look: on a terminal with every phrase in the colour of its boxes, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from parfocal.cli.common import console, error_console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+    from rich.table import Table
+    from rich.text import Text
+
+    from parfocal.boxes import Boxes
+    from parfocal.dialects.base import Problem
+    from parfocal.dialects.grounded import GroundedText
+    from parfocal.predict import Answer
+
+SCHEMA = "parfocal.answer/1"
+
+
+def colour_text(grounded: GroundedText) -> Text:
+    """The words of a grounded text, its phrases in the colours that pictures and pages use."""
+    from rich.text import Text
+
+    from parfocal.data.drawing import colour_slots, slot_colour
+    from parfocal.dialects.grounded import GroundedText as Words
+    from parfocal.dialects.grounded import Phrase
+
+    slots = iter(colour_slots(grounded.phrases))
+    text = Text()
+    for span in grounded.spans:
+        style = ""
+        if isinstance(span, Phrase):
+            style = f"bold {slot_colour(next(slots))}"
+        text.append(Words((span,)).plain, style)
+    return text
+
+
+def box_table(rows: Iterable[tuple[Text | str, Boxes]], first: str = "phrase") -> Table:
+    """One line a box: the words, the four corners in pixels, and the score; numbers aligned.
+
+    A row without boxes says so in place of its numbers.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column(first)
+    for name in ("x1", "y1", "x2", "y2", "score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for words, boxes in rows:
+        if len(boxes) == 0:
+            table.add_row(Text.assemble(words, ("  not there", "dim")))
+        for row, xyxy in enumerate(boxes.xyxy):
+            score = "" if boxes.scores is None else f"{boxes.scores[row]:.2f}"
+            table.add_row(words, *(f"{value:.1f}" for value in xyxy), score)
+    return table
+
+
+def phrase_rows(grounded: GroundedText) -> list[tuple[Text, Boxes]]:
+    """The rows of `box_table` for one answer; a phrase without boxes is not a row."""
+    from parfocal.dialects.grounded import GroundedText as Words
+
+    coloured = colour_text(Words(grounded.phrases))
+    rows: list[tuple[Text, Boxes]] = []
+    start = 0
+    for phrase in grounded.phrases:
+        end = start + len(phrase.text)
+        if len(phrase.boxes):
+            rows.append((coloured[start:end] if phrase.text else _mark(coloured), phrase.boxes))
+        start = end
+    return rows
+
+
+def _mark(text: Text) -> Text:
+    from rich.text import Text
+
+    return Text("(no words)", "dim")
+
+
+def show_answer(answer: Answer) -> None:
+    """Print one answer: its words, then a table of its boxes; problems go to stderr."""
+    out = console()
+    out.print(colour_text(answer.text), soft_wrap=True)
+    rows = phrase_rows(answer.text)
+    if rows:
+        out.print(box_table(rows))
+    show_problems(answer.problems)
+
+
+def show_problems(problems: Iterable[Problem]) -> None:
+    """Say on stderr what could not be read in the model's output."""
+    from rich.text import Text
+
+    for problem in problems:
+        line = Text("warning: ", "yellow") + Text(f"{problem.kind}: {problem.detail}")
+        error_console().print(line, soft_wrap=True)
+
+
+def show_saved(path: Path) -> None:
+    """Say on stderr what was written."""
+    from rich.text import Text
+
+    error_console().print(Text(f"wrote {path}", "dim"), soft_wrap=True)
+
+
+def boxes_json(boxes: Boxes) -> list[dict[str, Any]]:
+    """`[{"xyxy": [...], "score": ...}]` in pixels; the score is null where there is none."""
+    scores = [None] * len(boxes) if boxes.scores is None else [float(s) for s in boxes.scores]
+    return [
+        {"xyxy": [round(float(value), 3) for value in xyxy], "score": _rounded(score)}
+        for xyxy, score in zip(boxes.xyxy, scores, strict=True)
+    ]
+
+
+def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    """`[{"kind": ..., "detail": ...}]`."""
+    return [{"kind": problem.kind, "detail": problem.detail} for problem in problems]
+
+
+def header_json(picture: Image.Image, model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document that every `--json` of a question to a picture prints."""
+    return {
+        "schema": SCHEMA,
+        "image": {"width": picture.width, "height": picture.height},
+        "results": results,
+        "model": model,
+    }
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """One answer in words: a result for each phrase, problems and spans of the whole."""
+    results = [
+        {"phrase": phrase.text, "boxes": boxes_json(phrase.boxes), "problems": []}
+        for phrase in answer.text.phrases
+    ]
+    return {
+        **header_json(answer.image, answer.model, results),
+        "question": _words(answer.question),
+        "text": answer.text.plain,
+        "nothing": answer.text.is_nothing,
+        "problems": problems_json(answer.problems),
+    }
+
+
+def located_json(phrase: str, answer: Answer) -> dict[str, Any]:
+    """One phrase that was looked for; no boxes when it is not there."""
+    boxes = [box for found in answer.text.phrases for box in boxes_json(found.boxes)]
+    return {"phrase": phrase, "boxes": boxes, "problems": problems_json(answer.problems)}
+
+
+def described_json(box: Boxes, answer: Answer) -> dict[str, Any]:
+    """One region that was described."""
+    return {
+        "region": boxes_json(box)[0]["xyxy"],
+        "text": answer.text.plain,
+        "problems": problems_json(answer.problems),
+    }
+
+
+def named(regions: Boxes, answers: Sequence[Answer]) -> Answer:
+    """One answer for several described regions: each region with its description as its name."""
+    from parfocal.dialects.grounded import GroundedText as Words
+    from parfocal.dialects.grounded import Phrase
+
+    names = [answer.text.plain for answer in answers]
+    texts = [Words.of(Phrase(name, region)) for name, region in zip(names, regions, strict=True)]
+    return joined(answers, texts, "What is in each region?")
+
+
+def joined(answers: Sequence[Answer], texts: Sequence[GroundedText], question: str) -> Answer:
+    """Several answers about one picture as one, for a picture or a page of all of them."""
+    from parfocal.dialects.grounded import GroundedText as Words
+    from parfocal.dialects.grounded import Text
+
+    spans = [span for text in texts for span in (*text.spans, Text("; "))][:-1]
+    problems = tuple(problem for answer in answers for problem in answer.problems)
+    return replace(answers[0], question=question, text=Words(tuple(spans)), problems=problems)
+
+
+def show_located(
+    picture: Image.Image, phrases: Sequence[str], answers: Sequence[Answer], as_json: bool
+) -> None:
+    """Print where each phrase is."""
+    if as_json:
+        results = [located_json(p, a) for p, a in zip(phrases, answers, strict=True)]
+        print_json(header_json(picture, answers[0].model, results))
+        return
+    rows: list[tuple[Text | str, Boxes]] = []
+    for slot, (phrase, answer) in enumerate(zip(phrases, answers, strict=True)):
+        rows.append((coloured(phrase, slot), answer.boxes))
+    console().print(box_table(rows))
+    for answer in answers:
+        show_problems(answer.problems)
+
+
+def show_description(answer: Answer, as_json: bool) -> None:
+    """Print a grounded caption."""
+    if as_json:
+        print_json(answer_json(answer))
+    else:
+        show_answer(answer)
+
+
+def show_regions(
+    picture: Image.Image, regions: Boxes, answers: Sequence[Answer], as_json: bool
+) -> None:
+    """Print what is in each region, in the order in which they were given."""
+    if as_json:
+        results = [described_json(r, a) for r, a in zip(regions, answers, strict=True)]
+        print_json(header_json(picture, answers[0].model, results))
+        return
+    pairs = enumerate(zip(regions, answers, strict=True))
+    rows = [(coloured(answer.text.plain, slot), region) for slot, (region, answer) in pairs]
+    console().print(box_table(rows, first="description"))
+    for answer in answers:
+        show_problems(answer.problems)
+
+
+def show_proposals(picture: Image.Image, boxes: Boxes, model: str, as_json: bool) -> None:
+    """Print suggested boxes."""
+    if as_json:
+        print_json({**header_json(picture, model, []), "results": boxes_json(boxes)})
+        return
+    rows = [(coloured(str(row), row), box) for row, box in enumerate(boxes)]
+    console().print(box_table(rows, first="#"))
+
+
+def save_proposals(picture: Image.Image, boxes: Boxes, model: str, path: Path | None) -> None:
+    """Save suggested boxes as if they were an answer, each with its number as its name."""
+    if path is None:
+        return
+    from parfocal.dialects.grounded import GroundedText as Words
+    from parfocal.dialects.grounded import Phrase
+    from parfocal.predict import Answer
+
+    names = [Phrase(str(row), box) for row, box in enumerate(boxes)]
+    text = Words.of(*(part for name in names for part in (name, " ")))
+    answer = Answer(
+        question="Proposals",
+        text=text,
+        image=picture,
+        proposals=boxes,
+        problems=(),
+        timing={},
+        model=model,
+    )
+    save_answer(answer, path)
+
+
+def save_answer(answer: Answer, path: Path | None) -> None:
+    """Write the file of `--save`, if there is one, and say so."""
+    if path is not None:
+        answer.save(path)
+        show_saved(path)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document as one line of a stream."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def coloured(words: str, slot: int) -> Text:
+    """Words in the colour that pictures and pages give to the phrase of this number."""
+    from rich.text import Text
+
+    from parfocal.data.drawing import slot_colour
+
+    return Text(words, f"bold {slot_colour(slot)}")
+
+
+def _words(question: GroundedText | str) -> str:
+    return question if isinstance(question, str) else question.plain
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -1,0 +1,165 @@
+"""Samples as Parquet: the rows of `sample.schema.json` in columns, for large sets.
+
+Columns mirror the JSON fields; a field that a row does not have is null. `meta` may hold anything
+and is kept as JSON text. Needs pyarrow, which comes with `parfocal[train]`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from parfocal.data.jsonl import atomic_file
+from parfocal.data.sample import Sample
+from parfocal.errors import ConfigError, DataError
+
+BATCH_ROWS = 1000  # rows held in memory at a time, and rows a Parquet row group
+
+
+def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
+    """Write samples as they come into one file, all or nothing.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: if a sample cannot be written or the folder does not exist.
+        ConfigError: if pyarrow is not installed.
+    """
+    arrow, parquet = _import_pyarrow()
+    schema = _arrow_schema(arrow)
+    iterator, count = iter(samples), 0
+    with (
+        atomic_file(path) as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        while rows := [_to_columns(s) for s in itertools.islice(iterator, BATCH_ROWS)]:
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+            count += len(rows)
+    return count
+
+
+def write_parquet_shards(
+    samples: Iterable[Sample], folder: str | Path, rows_per_shard: int = 10_000
+) -> list[Path]:
+    """Write `part-00000.parquet`, `part-00001.parquet`, ... into a folder, which is made if needed.
+
+    Raises:
+        ConfigError: if rows_per_shard is below 1, pyarrow is not installed or the folder already
+            has shards.
+        DataError: if a sample cannot be written.
+    """
+    if rows_per_shard < 1:
+        raise ConfigError(f"rows_per_shard is {rows_per_shard}, must be at least 1.")
+    root = Path(folder)
+    if root.is_dir() and any(root.glob("part-*.parquet")):
+        raise ConfigError(f"{root} already has shards, they would be mixed: give an empty folder.")
+    root.mkdir(parents=True, exist_ok=True)
+    iterator, paths = iter(samples), list[Path]()
+    for first in iterator:
+        shard = itertools.chain([first], itertools.islice(iterator, rows_per_shard - 1))
+        paths.append(root / f"part-{len(paths):05d}.parquet")
+        write_parquet(shard, paths[-1])
+    return paths
+
+
+def read_parquet(path: str | Path) -> Iterator[Sample]:
+    """Samples of a file, or of all shards of a folder in order, one at a time.
+
+    Raises:
+        DataError: at the first bad row, naming file and row (from 1), or if there is no readable
+            file.
+        ConfigError: if pyarrow is not installed.
+    """
+    for where, row in read_rows(path):
+        yield Sample.from_json(row, where)
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("file:row", JSON row) of every row, not yet checked; see `read_parquet`."""
+    arrow, parquet = _import_pyarrow()
+    root = Path(path)
+    files = sorted(root.glob("part-*.parquet")) if root.is_dir() else [root]
+    if not files:
+        raise DataError(
+            f"{root} holds no part-*.parquet. Give a Parquet file or a folder of shards."
+        )
+    for file in files:
+        number = 0
+        try:
+            with parquet.ParquetFile(file) as reader:
+                for batch in reader.iter_batches(BATCH_ROWS):
+                    for columns in batch.to_pylist():
+                        number += 1
+                        yield f"{file}:{number}", _from_columns(columns, f"{file}:{number}")
+        except (OSError, arrow.ArrowException) as err:
+            raise DataError(f"{file} is not a readable Parquet file: {err}") from err
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as err:
+        raise ConfigError(
+            "Parquet files need pyarrow, which is not installed: pip install 'parfocal[train]'."
+        ) from err
+    return pyarrow, pyarrow.parquet
+
+
+def _arrow_schema(arrow: Any) -> Any:
+    text, whole, box = arrow.string(), arrow.int64(), arrow.list_(arrow.float64())
+    boxes = arrow.list_(box)
+    image = {"path": text, "width": whole, "height": whole, "parent": whole, "crop": box}
+    span = {
+        "type": text,
+        "text": text,
+        "boxes": boxes,
+        "image": whole,
+        "scores": box,
+        "index": whole,
+        "phrase": text,
+    }
+    turn = {"role": text, "spans": arrow.list_(arrow.struct(span))}
+    return arrow.schema(
+        {
+            "id": text,
+            "images": arrow.list_(arrow.struct(image)),
+            "regions": boxes,
+            "region_labels": arrow.list_(text),
+            "turns": arrow.list_(arrow.struct(turn)),
+            "source": text,
+            "split": text,
+            "licence": text,
+            "meta": text,
+        }
+    )
+
+
+def _to_columns(sample: Sample) -> dict[str, Any]:
+    row = sample.to_json()
+    try:
+        return row | {"meta": json.dumps(row["meta"], allow_nan=False)}
+    except (TypeError, ValueError) as err:
+        raise DataError(f"sample {sample.id!r}: meta cannot be written as JSON: {err}.") from err
+
+
+def _from_columns(columns: dict[str, Any], where: str) -> dict[str, Any]:
+    """The JSON row: nulls are fields that are not there, except the path of a crop."""
+    row: dict[str, Any] = _without_nulls(columns)
+    for image in row.get("images", []):
+        image.setdefault("path", None)
+    try:
+        row["meta"] = json.loads(row.get("meta", "{}"))
+    except (TypeError, ValueError) as err:
+        raise DataError(f"{where}: the column meta is not JSON text: {err}") from err
+    return row
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,216 @@
+"""Compose a seeded scene: which objects, where, how large, how turned, in which light; then paint it.
+
+A scene is a pure function of `(split, index)`: the two numbers seed one generator, and the split also picks the range of
+background seeds. No scene of one split can therefore share its layout or its background with another split.
+
+Units: pixels of the finished picture. Boxes are the tight bounds of the visible pixels, xyxy, half-open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from parfocal.data.scenes.backgrounds import Pixels, make_background
+from parfocal.data.scenes.catalogue import FAMILIES
+from parfocal.data.scenes.sprites import SpriteBank
+
+SPLITS = {"train": 1, "heldout": 2, "validation": 3}
+BACKGROUNDS_PER_SPLIT = {"train": 400, "heldout": 300, "validation": 100}
+BACKGROUND_SIDE = 320
+ASPECTS = (1.0, 1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
+
+
+@dataclass(frozen=True)
+class SceneStyle:
+    """What scenes look like; lengths are fractions of the longer picture side.
+
+    Attributes:
+        side: longer side of the picture in pixels.
+        num_objects: fewest and most objects placed.
+        length: shortest and longest object (its longer side), drawn log-uniformly.
+        overlap: most of the smaller box that another box may cover.
+        visible: fraction of an object's own pixels that must stay visible.
+        twins: probability that a scene repeats a kind (once or twice).
+    """
+
+    side: int = 192
+    num_objects: tuple[int, int] = (2, 10)
+    length: tuple[float, float] = (0.15, 0.45)
+    overlap: float = 0.22
+    visible: float = 0.4
+    twins: float = 0.65
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One object of a scene: its kind (index in the bank), its visible box and how much of it is visible (0 to 1)."""
+
+    kind: int
+    xyxy: tuple[float, float, float, float]
+    visible: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A painted scene.
+
+    Attributes:
+        pixels: uint8[H, W, 3].
+        objects: in painting order, back to front.
+        hidden: kinds that are painted but too hidden to be annotated; nothing is asked about them.
+    """
+
+    split: str
+    index: int
+    pixels: Pixels
+    objects: tuple[Placed, ...]
+    hidden: tuple[int, ...]
+
+
+def make_scene(bank: SpriteBank, split: str, index: int, style: SceneStyle) -> Scene:
+    """Compose and paint scene `index` of `split`. The same arguments always give the same pixels.
+
+    Args:
+        bank: the sprites.
+        split: a key of `SPLITS`.
+        index: any non-negative integer.
+        style: the look; it takes part in the layout, so a scene is a function of it as well.
+    """
+    rng = np.random.default_rng((SPLITS[split], index))
+    width, height = _canvas_size(rng, style.side)
+    canvas = _background(split, rng, width, height)
+    owner = np.full((height, width), -1, np.int16)
+    painted: list[tuple[int, int]] = []  # kind, own pixels
+    taken: list[NDArray[np.float64]] = []
+    for kind in _choose_kinds(rng, bank, style):
+        patch = _transformed_sprite(bank, kind, rng, style)
+        place = _find_place(rng, patch.size, (width, height), taken, style.overlap)
+        if place is None:
+            continue
+        own = _paint(canvas, owner, patch, place, len(painted), rng)
+        painted.append((kind, own))
+        taken.append(np.array([*place, place[0] + patch.width, place[1] + patch.height], np.float64))
+    objects, hidden = _visible_objects(owner, painted, style.visible)
+    return Scene(split, index, canvas, objects, hidden)
+
+
+def _canvas_size(rng: np.random.Generator, side: int) -> tuple[int, int]:
+    aspect = float(rng.choice(ASPECTS))
+    return (side, round(side / aspect)) if aspect >= 1 else (round(side * aspect), side)
+
+
+@lru_cache(maxsize=1024)
+def _stored_background(split: str, number: int) -> Pixels:
+    return make_background((SPLITS[split], 7_000_000 + number), BACKGROUND_SIDE)
+
+
+def _background(split: str, rng: np.random.Generator, width: int, height: int) -> Pixels:
+    stored = _stored_background(split, int(rng.integers(BACKGROUNDS_PER_SPLIT[split])))
+    crop = int(rng.integers(BACKGROUND_SIDE // 2, BACKGROUND_SIDE + 1))
+    left, top = (int(rng.integers(BACKGROUND_SIDE - crop + 1)) for _ in range(2))
+    window = Image.fromarray(stored[top : top + crop, left : left + crop])
+    pixels = np.asarray(window.resize((width, height), Image.Resampling.BILINEAR))
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels).copy()
+
+
+def _choose_kinds(rng: np.random.Generator, bank: SpriteBank, style: SceneStyle) -> list[int]:
+    """Draw the kinds of a scene: some repeated, some in the colours of one family, in random painting order."""
+    count = int(rng.integers(style.num_objects[0], style.num_objects[1] + 1))
+    chosen = [int(kind) for kind in rng.choice(len(bank.kinds), size=count, replace=False)]
+    if rng.random() < 0.15:
+        chosen[: min(count, 2)] = _relatives(rng, bank)[: min(count, 2)]
+    if rng.random() < style.twins and count > 2:
+        for _ in range(int(rng.integers(1, 3))):
+            copies = int(rng.choice([2, 3, 4], p=[0.55, 0.3, 0.15]))
+            where = rng.choice(count, size=min(copies, count), replace=False)
+            for position in where[1:]:
+                chosen[int(position)] = chosen[int(where[0])]
+    return [chosen[int(position)] for position in rng.permutation(count)]
+
+
+def _relatives(rng: np.random.Generator, bank: SpriteBank) -> list[int]:
+    position = {kind.name: index for index, kind in enumerate(bank.kinds)}
+    families = sorted(FAMILIES)
+    members = [position[name] for name in FAMILIES[families[int(rng.integers(len(families)))]] if name in position]
+    return [members[int(index)] for index in rng.permutation(len(members))]
+
+
+def _transformed_sprite(bank: SpriteBank, kind: int, rng: np.random.Generator, style: SceneStyle) -> Image.Image:
+    """Scale, turn and perhaps mirror one sprite; returns a premultiplied patch cut to its outline."""
+    low, high = style.length
+    length = style.side * low * (high / low) ** float(rng.random())
+    angle = rng.uniform(-1.2, 1.2) if rng.random() < 0.2 else float(rng.normal(0, 0.25))
+    sprite = bank.sprite(kind, length)
+    scale = max(sprite.size) / length  # source pixels per target pixel
+    cosine, sine = np.cos(angle), np.sin(angle)
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    width, height = sprite.width / scale, sprite.height / scale
+    out_w = int(np.ceil(abs(width * cosine) + abs(height * sine))) + 2
+    out_h = int(np.ceil(abs(width * sine) + abs(height * cosine))) + 2
+    a, b = mirror * cosine * scale, mirror * sine * scale
+    d, e = -sine * scale, cosine * scale
+    shift_x = sprite.width / 2 - a * out_w / 2 - b * out_h / 2
+    shift_y = sprite.height / 2 - d * out_w / 2 - e * out_h / 2
+    patch = sprite.transform((out_w, out_h), Image.Transform.AFFINE, (a, b, shift_x, d, e, shift_y),
+                             resample=Image.Resampling.BILINEAR)  # fmt: skip
+    outline = patch.getchannel(3).point(_OPAQUE).getbbox()
+    return patch.crop(outline) if outline else patch
+
+
+_OPAQUE = [255 if alpha > 8 else 0 for alpha in range(256)]
+
+
+def _find_place(rng: np.random.Generator, size: tuple[int, int], canvas: tuple[int, int],
+                taken: list[NDArray[np.float64]], limit: float) -> tuple[int, int] | None:  # fmt: skip
+    """Draw a top-left corner whose box covers no earlier box by more than `limit` of the smaller; None after 30 tries."""
+    if size[0] > canvas[0] or size[1] > canvas[1]:
+        return None
+    area = size[0] * size[1]
+    others = np.array(taken).reshape(-1, 4)
+    other_areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+    for _ in range(30):
+        left = int(rng.integers(canvas[0] - size[0] + 1))
+        top = int(rng.integers(canvas[1] - size[1] + 1))
+        across = np.minimum(others[:, 2], left + size[0]) - np.maximum(others[:, 0], left)
+        down = np.minimum(others[:, 3], top + size[1]) - np.maximum(others[:, 1], top)
+        shared = np.clip(across, 0, None) * np.clip(down, 0, None)
+        if np.all(shared <= limit * np.minimum(area, other_areas)):
+            return left, top
+    return None
+
+
+def _paint(canvas: Pixels, owner: NDArray[np.int16], patch: Image.Image, place: tuple[int, int], number: int,
+           rng: np.random.Generator) -> int:  # fmt: skip
+    """Blend a premultiplied patch into the canvas under its own light; returns how many of its pixels are opaque."""
+    left, top = place
+    window = np.s_[top : top + patch.height, left : left + patch.width]
+    rgba = np.asarray(patch, np.float32)
+    alpha = rgba[..., 3:] / 255.0
+    light = np.float32(rng.uniform(0.7, 1.2)) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    colour = np.minimum(rgba[..., :3] * light, 255.0 * alpha)
+    canvas[window] = (canvas[window] * (1 - alpha) + colour + 0.5).astype(np.uint8)
+    opaque = alpha[..., 0] > 0.5
+    owner[window][opaque] = number
+    return int(opaque.sum())
+
+
+def _visible_objects(
+    owner: NDArray[np.int16], painted: list[tuple[int, int]], least: float
+) -> tuple[tuple[Placed, ...], tuple[int, ...]]:
+    """Measure each object's visible box; returns the annotated objects and the kinds of those hidden beyond `least`."""
+    objects, hidden = [], []
+    for number, (kind, own) in enumerate(painted):
+        rows, columns = np.nonzero(owner == number)
+        if own == 0 or len(rows) < least * own:
+            hidden.append(kind)
+            continue
+        box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+        objects.append(Placed(kind, box, len(rows) / own))
+    return tuple(objects), tuple(hidden)

@@ -1,0 +1,63 @@
+"""Benchmarks by name, a file each.
+
+To add one: write its file, add its line here, pin its score in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from parfocal.errors import ConfigError
+from parfocal.eval.benchmarks.scenes import ScenesBenchmark
+from parfocal.eval.predictions import Prediction
+
+
+class Benchmark(Protocol):
+    """What `run_benchmark` needs of a benchmark; `split` is whatever `load` returned."""
+
+    @property
+    def name(self) -> str:
+        """Its key in `BENCHMARKS`."""
+
+    @property
+    def version(self) -> str:
+        """Raised when data, wording or scoring change."""
+
+    def load(self, limit: int | None = None) -> Any:
+        """Read the pictures and questions, or the first so many."""
+
+    def size(self, split: Any) -> int:
+        """Number of pictures in the split."""
+
+    def predict(
+        self, predictor: Any, split: Any, batch_size: int, on_image: Callable[[], object]
+    ) -> Iterator[Prediction]:
+        """Ask everything, in a fixed order; calls `on_image` after each picture."""
+
+    def score(self, predictions: Iterable[Prediction], split: Any) -> dict[str, Any]:
+        """Pure function from predictions to the report's numbers."""
+
+    def protocol(self, split: Any) -> dict[str, Any]:
+        """What the numbers depend on besides the model."""
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "scenes": ScenesBenchmark(),
+}
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name.
+
+    Raises:
+        ConfigError: if there is none; the message lists the names.
+    """
+    if name not in BENCHMARKS:
+        raise ConfigError(
+            f"there is no benchmark {name!r}. The benchmarks are: {', '.join(sorted(BENCHMARKS))}."
+        )
+    return BENCHMARKS[name]
+
+
+__all__ = ["BENCHMARKS", "Benchmark", "get_benchmark"]

@@ -1,0 +1,191 @@
+"""The bundled held-out scenes: pointing, naming, counting, captions, refusals, proposals.
+
+Six tasks a scene, asked through the predictor's batched doors and written in scene, task and item
+order:
+
+| task | asked with | scored as |
+|---|---|---|
+| propose | `propose_batch(images, top=20)` | recall at IoU 0.5 and 0.75 |
+| locate | `locate_batch(images, phrases)` | first box; "none" is a false rejection |
+| absent | `locate_batch(images, phrases)` | right when the answer is "none" |
+| count | `ask_batch(images, questions)` | the first number in the answer |
+| name | `describe(image, boxes)` | exact name |
+| caption | `describe_batch(images)` | exact name and IoU 0.5, one to one |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from parfocal.boxes import Boxes
+from parfocal.eval.benchmarks.scenes_score import SIZE_LIMITS, TASKS, score_scenes
+from parfocal.eval.predictions import PredictedPhrase, Prediction
+from parfocal.eval.scenes import Scene, SceneSet, load_scenes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from parfocal.predict import Predictor
+
+TOP = 20  # proposals a picture, the budget of the recall bar
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ScenesBenchmark:
+    """The benchmark `scenes`; a change of data, wording or scoring raises the version."""
+
+    name: str = "scenes"
+    version: str = "1"
+
+    def load(self, limit: int | None = None) -> SceneSet:
+        """Read the bundled scenes."""
+        return load_scenes(limit=limit)
+
+    def size(self, split: SceneSet) -> int:
+        """Number of scenes."""
+        return len(split.scenes)
+
+    def predict(
+        self, predictor: Predictor, split: SceneSet, batch_size: int, on_image: Callable[[], object]
+    ) -> Iterator[Prediction]:
+        """Ask everything about every scene; see `predict_scenes`."""
+        return predict_scenes(predictor, split, batch_size, on_image)
+
+    def score(self, predictions: Iterable[Prediction], split: SceneSet) -> dict[str, Any]:
+        """The report's numbers; see `score_scenes`."""
+        return score_scenes(predictions, split.scenes)
+
+    def protocol(self, split: SceneSet) -> dict[str, Any]:
+        """Data identity and scoring rules."""
+        return {
+            "scenes": len(split.scenes),
+            "scenes_available": split.available,
+            "split_sha256": split.digest,
+            "proposals_asked": TOP,
+            "rec_rule": "first box, IoU >= threshold; an answer without a box is a miss",
+            "caption_rule": "exact name and IoU >= 0.5, one to one; a phrase without a box is a "
+            "wrong claim",
+            "name_rule": "equal after lower case, single spaces, no leading article, no final "
+            "full stop",
+            "twin_rule": "random twin: 1 / number of objects with the target's name",
+            "size_rule": {
+                key: f"box area < {limit} of the picture" for key, limit in SIZE_LIMITS.items()
+            },
+            "interval": "95 % percentile bootstrap over pictures, 1000 resamples, seed 0",
+        }
+
+
+def scene_items(scene: Scene) -> list[Prediction]:
+    """Everything that is asked about one scene, in order, with the answers still empty."""
+    given: dict[str, list[str | tuple[float, ...]]] = {
+        "propose": [""],
+        "locate": [expression.text for expression in scene.expressions],
+        "absent": [expression.text for expression in scene.absent],
+        "count": [f"How many {count.text} are there?" for count in scene.counts],
+        "name": [scene.objects[index].xyxy for index in scene.regions],
+        "caption": [""],
+    }
+    return [
+        Prediction(id=f"{scene.id}/{task}/{index}", image=scene.id, task=task, input=value)
+        for task in TASKS
+        for index, value in enumerate(given[task])
+    ]
+
+
+def predict_scenes(
+    predictor: Predictor,
+    split: SceneSet,
+    batch_size: int = 16,
+    on_image: Callable[[], object] = lambda: None,
+) -> Iterator[Prediction]:
+    """Ask a predictor everything about every scene.
+
+    Args:
+        predictor: answers in pixels of the picture it is given.
+        split: the scenes.
+        batch_size: how many pictures are held, and how many questions are asked, at a time. The
+            output's order, ids and number of lines do not depend on it.
+        on_image: called after each scene.
+
+    Yields:
+        One prediction an item, in the order of the scenes, then `TASKS`, then the items.
+    """
+    for scenes in _chunks(split.scenes, batch_size):
+        pictures = split.open(scenes)
+        items = [item for scene in scenes for item in scene_items(scene)]
+        answered: dict[str, Prediction] = {}
+        for task in TASKS:
+            asked = [item for item in items if item.task == task]
+            for part in _chunks(asked, batch_size):
+                answered.update(
+                    (item.id, item) for item in _ASK[task](predictor, part, pictures, scenes)
+                )
+        yield from (answered[item.id] for item in items)
+        for _ in scenes:
+            on_image()
+
+
+_Pictures = dict[str, "Image.Image"]
+
+
+def _propose(
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+) -> list[Prediction]:
+    found = predictor.propose_batch([pictures[item.image] for item in items], top=TOP)
+    return [
+        replace(item, phrases=(PredictedPhrase.from_boxes("", boxes),))
+        for item, boxes in zip(items, found, strict=True)
+    ]
+
+
+def _locate(
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+) -> list[Prediction]:
+    phrases = [str(item.input) for item in items]
+    answers = predictor.locate_batch([pictures[item.image] for item in items], phrases)
+    return [item.with_answer(answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def _count(
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+) -> list[Prediction]:
+    questions = [str(item.input) for item in items]
+    answers = predictor.ask_batch([pictures[item.image] for item in items], questions)
+    return [item.with_answer(answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def _name(
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+) -> list[Prediction]:
+    named: list[Prediction] = []
+    for scene in scenes:
+        own = [item for item in items if item.image == scene.id]
+        if own:
+            boxes = Boxes([[float(v) for v in item.input] for item in own], scene.frame)
+            answers = predictor.describe(pictures[scene.id], boxes=boxes)
+            named += [item.with_answer(answer) for item, answer in zip(own, answers, strict=True)]
+    return named
+
+
+def _caption(
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+) -> list[Prediction]:
+    answers = predictor.describe_batch([pictures[item.image] for item in items])
+    return [item.with_answer(answer) for item, answer in zip(items, answers, strict=True)]
+
+
+_ASK: dict[str, Callable[..., list[Prediction]]] = {
+    "propose": _propose,
+    "locate": _locate,
+    "absent": _locate,
+    "count": _count,
+    "name": _name,
+    "caption": _caption,
+}
+
+
+def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

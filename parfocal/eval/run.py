@@ -1,0 +1,159 @@
+"""Run a benchmark: ask, write `predictions.jsonl`, score, write `report.json` with its protocol."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parfocal.errors import ConfigError, DataError
+from parfocal.eval.benchmarks import get_benchmark
+from parfocal.eval.predictions import Prediction, read_predictions, write_predictions
+
+if TYPE_CHECKING:
+    from parfocal.predict import Predictor
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions.jsonl"
+REPORT = "report.json"
+_LIBRARIES = ("parfocal", "torch", "torchvision", "transformers", "numpy", "pillow")
+
+
+def run_benchmark(
+    name: str,
+    predictor: Predictor,
+    out: Path,
+    limit: int | None = None,
+    batch_size: int = 16,
+    on_progress: Callable[[int, int], object] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Ask a predictor a whole benchmark and score its answers.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        predictor: what `parfocal.load` returns.
+        out: folder for `predictions.jsonl` and `report.json`; made if missing.
+        limit: only the first so many pictures.
+        batch_size: pictures and questions at a time; answers do not depend on it.
+        on_progress: called with (pictures done, pictures in all).
+
+    Returns:
+        The report as it was written.
+
+    Raises:
+        ConfigError: for an unknown benchmark or a batch size or limit below 1.
+        DataError: if the benchmark's data is missing or broken.
+
+    Example:
+        >>> report = run_benchmark("scenes", mini, Path("out"), limit=5)  # doctest: +SKIP
+    """
+    if batch_size < 1:
+        raise ConfigError(f"the batch size is {batch_size}; it must be at least 1.")
+    benchmark = get_benchmark(name)
+    split = benchmark.load(limit)
+    total = benchmark.size(split)
+    done = 0
+
+    def on_image() -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total)
+
+    out = _folder(out)
+    predictions = list(benchmark.predict(predictor, split, batch_size, on_image))
+    count = write_predictions(predictions, out / PREDICTIONS)
+    logger.info("%s: %d predictions on %d pictures in %s", name, count, total, out)
+    return _write_report(name, split, predictions, out, batch_size, _describe_model(predictor))
+
+
+def rescore(name: str, out: Path, limit: int | None = None) -> dict[str, Any]:
+    """Score a finished run again from its `predictions.jsonl`, without any model.
+
+    Args:
+        name: of the benchmark.
+        out: the folder of the run; its report is replaced.
+        limit: the limit that the run had.
+
+    Returns:
+        The new report. Model and batch size are taken from the old report, if there is one.
+    """
+    benchmark = get_benchmark(name)
+    predictions = list(read_predictions(out / PREDICTIONS))
+    old: dict[str, Any] = {}
+    if (out / REPORT).is_file():
+        try:
+            old = json.loads((out / REPORT).read_text(encoding="utf-8"))["protocol"]
+        except (ValueError, KeyError, TypeError) as err:
+            raise DataError(
+                f"{out / REPORT} is not a report. Move it away and score again."
+            ) from err
+    split = benchmark.load(limit)
+    model = {key: old.get(key) for key in ("model", "device", "dtype", "decoding")}
+    return _write_report(name, split, predictions, out, old.get("batch_size"), model)
+
+
+def _write_report(
+    name: str,
+    split: Any,
+    predictions: Sequence[Prediction],
+    out: Path,
+    batch_size: int | None,
+    model: dict[str, Any],
+) -> dict[str, Any]:
+    benchmark = get_benchmark(name)
+    protocol = {
+        "benchmark": name,
+        "version": benchmark.version,
+        **model,
+        **benchmark.protocol(split),
+        "predictions": len(predictions),
+        "prompt_examples": _prompt_examples(predictions),
+        "batch_size": batch_size,
+        "libraries": {library: _version(library) for library in _LIBRARIES},
+    }
+    scores = benchmark.score(predictions, split)
+    report = {"schema": "parfocal.report/1", "benchmark": name, **scores, "protocol": protocol}
+    (out / REPORT).write_text(
+        json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="ascii"
+    )
+    return report
+
+
+def _describe_model(predictor: Predictor) -> dict[str, Any]:
+    """Name, device, dtype and decoding, as far as the predictor states them."""
+    return {
+        "model": str(getattr(predictor, "name", type(predictor).__name__)),
+        "device": str(getattr(predictor, "device", "unknown")),
+        "dtype": str(getattr(predictor, "dtype", "unknown")),
+        "decoding": getattr(predictor, "decoding", "greedy"),
+    }
+
+
+def _prompt_examples(predictions: Sequence[Prediction]) -> dict[str, str]:
+    """The first wording that each task sent to the model."""
+    examples: dict[str, str] = {}
+    for prediction in predictions:
+        if prediction.prompt:
+            examples.setdefault(prediction.task, prediction.prompt)
+    return examples
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"the folder {str(path)!r} cannot be made: {err.strerror}. Give another --out."
+        ) from err
+    return path
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,172 @@
+"""Region proposals: a dense head, and the one selection rule that all proposers share.
+
+Shapes: B images, K candidate boxes, U user boxes (padded), R region slots. Boxes are cxcywh in the unit frame of the model's
+square input (0 to 1) unless the name says xyxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_convert, nms
+
+from parfocal.errors import ShapeError
+from parfocal.models.config import ProposerConfig
+from parfocal.models.deformable_detr import DeformableDetrProposer, DetrSettings
+
+
+@dataclass
+class Candidates:
+    """What a proposer suggests before selection. `training` holds what its loss needs.
+
+    Attributes:
+        boxes: float[B, K, 4], cxcywh.
+        scores: float[B, K], 0 to 1.
+        training: the proposer's own output, for the loss that belongs to it.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    training: object
+
+
+@dataclass
+class Regions:
+    """A fixed number of region slots an image; live slots come first.
+
+    Attributes:
+        boxes: float[B, R, 4], cxcywh; zeros in dead slots.
+        scores: float[B, R]; user boxes score 1, dead slots 0.
+        mask: bool[B, R], which slots are live.
+        features: float[B, R, D] in the language model's width, or None before they are computed.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    mask: Tensor
+    features: Tensor | None = None
+
+
+@dataclass
+class DenseOutput:
+    """Raw output of the dense head: objectness logits float[B, G, G] and side distances float[B, G, G, 4] (ltrb, unit)."""
+
+    logits: Tensor
+    ltrb: Tensor
+
+
+class DenseProposer(nn.Module):
+    """One box a grid cell: objectness and the distances from the cell's centre to the four sides.
+
+    A cell is a candidate when no neighbour in its 3 x 3 window scores higher. Source: FCOS (arXiv:1904.01355) for the box
+    parametrisation, CenterNet (arXiv:1904.07850) for the peaks. Deviates: one level, class-agnostic.
+    """
+
+    typical_side = 0.13  # half of a typical object's side in the unit frame; where exp() starts
+
+    def __init__(self, config: ProposerConfig, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.candidates = config.candidates
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels[0], width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU(),
+        )  # fmt: skip
+        self.score = nn.Conv2d(width, 1, 1)
+        self.sides = nn.Conv2d(width, 4, 1)
+        nn.init.constant_(self.score.bias, -4.0)
+        nn.init.normal_(self.sides.weight, std=0.01)
+        nn.init.zeros_(self.sides.bias)
+
+    def forward(self, levels: Sequence[Tensor]) -> Candidates:
+        """Propose from the finest level, float[B, C, G, G]."""
+        hidden = self.stem(levels[0])
+        logits = self.score(hidden)[:, 0].float()
+        ltrb = self.sides(hidden).float().clamp(-4, 4).exp().permute(0, 2, 3, 1) * self.typical_side
+        output = DenseOutput(logits, ltrb)
+        return self._peaks(output)
+
+    def _peaks(self, output: DenseOutput) -> Candidates:
+        with torch.no_grad():
+            batch, height, width = output.logits.shape
+            probability = output.logits.sigmoid()
+            best = nn.functional.max_pool2d(probability[:, None], 3, stride=1, padding=1)[:, 0]
+            peaks = torch.where(probability == best, probability, torch.zeros_like(probability)).flatten(1)
+            scores, cells = peaks.topk(min(self.candidates, height * width), dim=1)
+            ltrb = output.ltrb.flatten(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
+            x, y = (cells % width + 0.5) / width, (cells // width + 0.5) / height
+            corners = torch.stack((x - ltrb[..., 0], y - ltrb[..., 1], x + ltrb[..., 2], y + ltrb[..., 3]), dim=-1)
+            return Candidates(box_convert(corners.clamp(0, 1), "xyxy", "cxcywh"), scores, output)
+
+
+class DetrProposer(nn.Module):
+    """The deformable DETR of Groma behind the proposers' common `forward(levels) -> Candidates`."""
+
+    def __init__(self, config: ProposerConfig, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        settings = DetrSettings(
+            in_channels=tuple(in_channels), input_kind="levels", num_levels=len(in_channels),
+            hidden_size=config.hidden_size, num_encoder_layers=config.encoder_layers,
+            num_decoder_layers=config.decoder_layers, num_heads=config.heads, ffn_size=config.ffn_size,
+            num_points=config.points, num_queries=config.queries, dropout=config.dropout,
+            box_head_size=config.hidden_size, score_heads=config.score_heads, score_exponents=config.score_exponents,
+        )  # fmt: skip
+        self.detr = DeformableDetrProposer(settings)
+
+    def forward(self, levels: Sequence[Tensor]) -> Candidates:
+        """Propose from all levels, float[B, C_l, G_l, G_l] each."""
+        output = self.detr(list(levels))
+        return Candidates(output.boxes.float().detach(), output.scores.float().detach(), output)
+
+
+PROPOSERS: dict[str, type[DenseProposer] | type[DetrProposer]] = {"dense": DenseProposer, "deformable_detr": DetrProposer}
+
+
+def build_proposer(config: ProposerConfig, in_channels: Sequence[int]) -> DenseProposer | DetrProposer | None:
+    """Build the proposer that `config.kind` names; None for 'none'."""
+    return None if config.kind == "none" else PROPOSERS[config.kind](config, in_channels)
+
+
+def select_regions(candidates: Candidates | None, user_boxes: Tensor, user_mask: Tensor, config: ProposerConfig) -> Regions:
+    """Fill the region slots: user boxes first, in order and unconditionally, then proposals by score.
+
+    A proposal is kept when its score is above `score_threshold` and no user box and no better proposal overlaps it by more
+    than `nms_threshold`.
+
+    Args:
+        candidates: what the proposer suggests; None for models without one.
+        user_boxes: float[B, U, 4], cxcywh, padded. user_mask: bool[B, U].
+
+    Raises:
+        ShapeError: if an image has more user boxes than slots.
+
+    Source: Groma, section 3.2 (suppression, threshold, cap).
+    Deviates: official code also suppresses user boxes and shuffles the result; ours keeps every user box and sorts by score.
+    """
+    batch, slots = user_boxes.shape[0], config.max_regions
+    boxes = user_boxes.new_zeros(batch, slots, 4)
+    scores, mask = user_boxes.new_zeros(batch, slots), user_mask.new_zeros(batch, slots)
+    for row in range(batch):
+        own = user_boxes[row][user_mask[row]]
+        if len(own) > slots:
+            raise ShapeError(f"{len(own)} user boxes for one image, the model has {slots} region slots; ask in parts.")
+        kept, kept_scores = own, own.new_ones(len(own))
+        if candidates is not None:
+            extra = _keep(candidates.boxes[row], candidates.scores[row], own, config)[: slots - len(own)]
+            kept = torch.cat((own, candidates.boxes[row][extra].to(own)))
+            kept_scores = torch.cat((kept_scores, candidates.scores[row][extra].to(own)))
+        boxes[row, : len(kept)], scores[row, : len(kept)], mask[row, : len(kept)] = kept, kept_scores, True
+    return Regions(boxes, scores, mask)
+
+
+def _keep(boxes: Tensor, scores: Tensor, own: Tensor, config: ProposerConfig) -> Tensor:
+    """Return indices of the surviving proposals, best first."""
+    passing = torch.nonzero(scores > config.score_threshold)[:, 0]
+    joint = box_convert(torch.cat((own.float(), boxes[passing].float())), "cxcywh", "xyxy")
+    # user boxes outrank every proposal; whether they suppress each other does not matter, all of them stay
+    rank = torch.cat((scores.new_full((len(own),), 2.0).float(), scores[passing].float()))
+    surviving = nms(joint, rank, config.nms_threshold)
+    return passing[surviving[surviving >= len(own)] - len(own)]

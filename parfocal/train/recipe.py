@@ -1,0 +1,153 @@
+"""What a training run is: frozen dataclasses, made by a function, saved with the run, changed by typed overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+from parfocal.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Optim:
+    """AdamW with linear warm-up and a cosine to `final_lr_ratio` of the peak.
+
+    Attributes:
+        lr: peak learning rate. weight_decay: on matrices only.
+        warmup_steps: steps of linear warm-up. max_grad_norm: gradient clipping.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.02
+    warmup_steps: int = 80
+    final_lr_ratio: float = 0.01
+    max_grad_norm: float = 5.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what trains, on how much, towards what.
+
+    Attributes:
+        name: folder and log name.
+        objective: `detection` (find and tell apart objects) or `language` (answer questions about them).
+        trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
+        samples: pictures seen. batch_size: pictures a step over all processes.
+        eval_samples: validation pictures scored at the end of the stage.
+    """
+
+    name: str
+    objective: Literal["detection", "language"]
+    trainable: tuple[str, ...]
+    samples: int
+    batch_size: int
+    optim: Optim = field(default_factory=Optim)
+    eval_samples: int = 200
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return max(1, self.samples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run.
+
+    Attributes:
+        name: the recipe's name in `parfocal.recipes.RECIPES`.
+        model: name of the preset in `parfocal.models.presets.PRESETS` and values that differ from it.
+        model_overrides: differences from the preset, part by part, such as {"proposer": {"kind": "deformable_detr"}}.
+        sides: longer sides of the rendered training pictures, used in turn.
+        stages: in order. seed: of weights, order and augmentation. bf16: autocast to bfloat16.
+    """
+
+    name: str
+    model: str
+    stages: tuple[Stage, ...]
+    model_overrides: Mapping[str, Any] = field(default_factory=dict)
+    sides: tuple[int, ...] = (192, 256)
+    seed: int = 0
+    bf16: bool = True
+
+    def to_json(self) -> str:
+        """Return the JSON that `from_json` reads back to an equal recipe."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read a saved recipe; ConfigError for unknown keys."""
+        values = json.loads(text)
+        stages = tuple(_build(Stage, {**stage, "optim": _build(Optim, stage["optim"])}) for stage in values.pop("stages"))
+        recipe: Recipe = _build(cls, {**values, "stages": stages})
+        return recipe
+
+
+def _build(kind: type, values: Mapping[str, Any]) -> Any:
+    known = {item.name for item in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}.")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Apply `path=value` assignments such as `stages.perception.optim.lr=1e-3`.
+
+    Stages are named by their name or number. Values are typed by the field they replace.
+
+    Raises:
+        ConfigError: for an unknown path (listing its siblings) or a value of the wrong type.
+    """
+    for assignment in assignments:
+        path, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"override {assignment!r} is not of the form path=value.")
+        recipe = _assign(recipe, path.strip().split("."), value.strip(), path)
+    return recipe
+
+
+def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(owner, tuple):
+        names = [getattr(item, "name", str(index)) for index, item in enumerate(owner)]
+        index = names.index(head) if head in names else int(head) if head.isdigit() and int(head) < len(owner) else None
+        if index is None or not rest:
+            raise ConfigError(f"override {whole!r}: {head!r} is not one of {names}, or names no field of it.")
+        return (*owner[:index], _assign(owner[index], rest, value, whole), *owner[index + 1 :])
+    if not dataclasses.is_dataclass(owner):
+        raise ConfigError(f"override {whole!r} goes deeper than there are fields.")
+    siblings = [item.name for item in dataclasses.fields(owner)]
+    if head not in siblings:
+        close = difflib.get_close_matches(head, siblings, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} Its fields are {siblings}.")
+    current = getattr(owner, head)
+    new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
+    return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+
+
+def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
+    """Read `value` as the type of the field it replaces."""
+    hint = get_type_hints(type(owner))[name]
+    if hint is str:
+        return value
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:
+        parsed = value
+    current = getattr(owner, name)
+    if isinstance(current, bool) != isinstance(parsed, bool):
+        raise ConfigError(f"override {whole!r}: {value!r} is not a {type(current).__name__}.")
+    if isinstance(current, float) and isinstance(parsed, int):
+        return float(parsed)
+    if isinstance(current, tuple) and isinstance(parsed, list):
+        return tuple(parsed)
+    if not isinstance(parsed, type(current)):
+        raise ConfigError(f"override {whole!r}: {value!r} is not a {type(current).__name__}.")
+    return parsed

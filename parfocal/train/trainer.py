@@ -1,0 +1,154 @@
+"""One stage of a recipe on the Hugging Face Trainer: freezing, optimiser groups, schedule, logging, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from parfocal.errors import ConfigError
+from parfocal.train.objectives import ObjectiveOutput
+from parfocal.train.recipe import Recipe, Stage
+
+logger = logging.getLogger(__name__)
+
+
+class StageTrainer(Trainer):
+    """A Trainer whose model is an objective; logs the objective's named terms beside the loss."""
+
+    stage: Stage
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+        """Run the objective on one batch."""
+        output: ObjectiveOutput = model(**inputs)
+        for name, value in output.terms.items():
+            self._terms[name].append(float(value))
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean of every term since the last log."""
+        logs.update({name: round(sum(values) / len(values), 4) for name, values in self._terms.items() if values})
+        self._terms.clear()
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the objective as safetensors; tied tables are written once."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / "model.safetensors"))
+
+    @property
+    def _terms(self) -> dict[str, list[float]]:
+        if not hasattr(self, "_collected"):
+            self._collected: dict[str, list[float]] = defaultdict(list)
+        return self._collected
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW; weight decay on matrices only."""
+        if self.optimizer is None:
+            optim = self.stage.optim
+            trained = [value for value in self.model.parameters() if value.requires_grad]
+            groups = [
+                {"params": [value for value in trained if value.ndim > 1], "weight_decay": optim.weight_decay},
+                {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+            ]
+            self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Linear warm-up, then a cosine to `final_lr_ratio`."""
+        if self.lr_scheduler is None:
+            optim, steps = self.stage.optim, self.stage.steps
+
+            def factor(step: int) -> float:
+                if step < optim.warmup_steps:
+                    return (step + 1) / optim.warmup_steps
+                done = min(1.0, (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps))
+                return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+
+class JsonLog(TrainerCallback):
+    """Writes every log line of the main process to `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Append one JSON object."""
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def freeze(objective: nn.Module, stage: Stage) -> None:
+    """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
+
+    Raises:
+        ConfigError: if a prefix of `stage.trainable` names no parameter.
+    """
+    model = objective.model
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in stage.trainable:
+        if not any(_under(name, prefix) for name in names):
+            parts = sorted({name.split(".")[0] for name in names})
+            raise ConfigError(f"stage {stage.name!r} trains {prefix!r}, which names no parameter; the parts are {parts}.")
+    for name, value in model.named_parameters():
+        value.requires_grad_(any(_under(name, prefix) for prefix in stage.trainable))
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in model.parameters())
+    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, total - trained)
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def run_stage(
+    objective: nn.Module, stage: Stage, recipe: Recipe, dataset: Dataset[Any], collator: Any, out: Path, resume: bool
+) -> None:
+    """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
+
+    Args:
+        objective: owns the model; its parameters are changed in place.
+        dataset: at least `stage.samples` examples. collator: makes `objective`'s keyword arguments.
+        resume: continue from the newest checkpoint in `out`, if there is one.
+    """
+    freeze(objective, stage)
+    out.mkdir(parents=True, exist_ok=True)
+    world = max(1, torch.distributed.get_world_size() if torch.distributed.is_initialized() else _world_size())
+    if stage.batch_size % world:
+        raise ConfigError(f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} processes.")
+    cuda = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(out), max_steps=stage.steps, per_device_train_batch_size=stage.batch_size // world,
+        max_grad_norm=stage.optim.max_grad_norm, bf16=recipe.bf16, use_cpu=not cuda, ddp_backend="gloo" if world > 1 and not cuda else None,
+        ddp_broadcast_buffers=False, ddp_find_unused_parameters=True, logging_steps=max(1, min(50, stage.steps // 20)),
+        save_steps=max(1, stage.steps // 10), save_total_limit=1, report_to=[], seed=recipe.seed, data_seed=recipe.seed,
+        remove_unused_columns=False, dataloader_num_workers=8 if cuda else 0, disable_tqdm=True, log_level="warning",
+        logging_nan_inf_filter=False, dataloader_drop_last=True,
+    )  # fmt: skip
+    trainer = StageTrainer(
+        model=objective, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=[JsonLog(out / "metrics.jsonl")]
+    )
+    trainer.stage = stage
+    found = resume and any(out.glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=True if found else None)
+
+
+def _world_size() -> int:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,124 @@
+"""Runs command lines in process, with a predictor that answers from a table instead of a model."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import parfocal.predict
+from parfocal.boxes import Boxes
+from parfocal.cli import main
+from parfocal.dialects.base import Problem
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase
+from parfocal.errors import CheckpointError
+from parfocal.images import image_frame
+from parfocal.predict import Answer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def run_words(*words: str | Path, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run_words
+
+
+class TablePredictor:
+    """Finds "the car" at one place and nothing else; names every region "a thing"."""
+
+    name = "table"
+
+    def answer(self, image: Image.Image, question: str, text: GroundedText, *problems: Problem):
+        none = Boxes.empty(image_frame(image))
+        return Answer(question, text, image, none, problems, {"generate": 0.1}, self.name)
+
+    def car(self, image: Image.Image) -> Phrase:
+        return Phrase("the car", Boxes([[10, 20, 30, 40]], image_frame(image), scores=[0.875]))
+
+    def ask(self, image: Image.Image, question: str, boxes: Boxes | None = None) -> Answer:
+        if question == "broken":
+            text = GroundedText.of("I see <r99>")
+            return self.answer(image, question, text, Problem("unknown_region", "<r99> of 20"))
+        count = 0 if boxes is None else len(boxes)
+        return self.answer(image, question, GroundedText.of(f"{count} boxes and ", self.car(image)))
+
+    def locate(self, image: Image.Image, phrase: str) -> Answer:
+        found = self.car(image) if phrase == "the car" else Nothing(phrase)
+        return self.answer(image, phrase, GroundedText.of(found))
+
+    def locate_batch(self, images: Sequence[Image.Image], phrases: Sequence[str]) -> list[Answer]:
+        return [self.locate(image, phrase) for image, phrase in zip(images, phrases, strict=True)]
+
+    def describe(self, image: Image.Image, boxes: Boxes | None = None) -> Any:
+        if boxes is None:
+            return self.answer(image, "describe", GroundedText.of("I see ", self.car(image), "."))
+        things = [GroundedText.of(f"a thing {row}") for row in range(len(boxes))]
+        return [self.answer(image, "what", thing) for thing in things]
+
+    def propose(self, image: Image.Image, top: int = 20) -> Boxes:
+        boxes = [[1, 2, 3, 4], [5, 6, 50, 60]][:top]
+        return Boxes(boxes, image_frame(image), scores=[0.9, 0.1][:top])
+
+    def chat(self, image: Image.Image) -> TableChat:
+        return TableChat(self, image)
+
+
+class TableChat:
+    """Counts its turns, to show that they share a history."""
+
+    def __init__(self, predictor: TablePredictor, image: Image.Image) -> None:
+        self.predictor, self.image, self.turns = predictor, image, 0
+
+    def ask(self, question: str) -> Answer:
+        self.turns += 1
+        text = GroundedText.of(f"{self.turns}: {question}")
+        return self.predictor.answer(self.image, question, text)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Replaces the model by the table; lists what was loaded."""
+    loads: list[tuple[str, str]] = []
+
+    def load(name: str, device: str = "auto", dtype: object = None) -> TablePredictor:
+        if name != "mini":
+            raise CheckpointError(f"there is no model {name!r}. The bundled model is 'mini'.")
+        loads.append((name, device))
+        return TablePredictor()
+
+    monkeypatch.setattr(parfocal.predict, "load", load)
+    return loads
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A picture of 100 x 80 pixels."""
+    path = tmp_path / "scene.png"
+    Image.new("RGB", (100, 80), (90, 120, 60)).save(path)
+    return path

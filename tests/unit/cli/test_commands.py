@@ -1,0 +1,277 @@
+"""Every verb: what it prints where, as text and as JSON, and what it saves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import validate
+
+NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+BOX = {
+    "type": "object",
+    "properties": {"xyxy": NUMBERS, "score": {"type": ["number", "null"]}},
+    "required": ["xyxy", "score"],
+    "additionalProperties": False,
+}
+PROBLEMS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"kind": {"type": "string"}, "detail": {"type": "string"}},
+        "required": ["kind", "detail"],
+        "additionalProperties": False,
+    },
+}
+RESULT = {
+    "type": "object",
+    "properties": {
+        "phrase": {"type": "string"},
+        "boxes": {"type": "array", "items": BOX},
+        "problems": PROBLEMS,
+    },
+    "required": ["phrase", "boxes", "problems"],
+    "additionalProperties": False,
+}
+HEADER = {
+    "schema": {"const": "parfocal.answer/1"},
+    "image": {
+        "type": "object",
+        "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
+        "required": ["width", "height"],
+        "additionalProperties": False,
+    },
+    "model": {"type": "string"},
+}
+
+
+def document(results: dict, **more: dict) -> dict:
+    """The schema of a `--json` document; nothing beyond it is allowed."""
+    properties = {**HEADER, "results": {"type": "array", "items": results}, **more}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+LOCATED = document(RESULT)
+ANSWERED = document(
+    RESULT,
+    question={"type": "string"},
+    text={"type": "string"},
+    nothing={"type": "boolean"},
+    problems=PROBLEMS,
+)
+REGION = {
+    "type": "object",
+    "properties": {"region": NUMBERS, "text": {"type": "string"}, "problems": PROBLEMS},
+    "required": ["region", "text", "problems"],
+    "additionalProperties": False,
+}
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys; from parfocal.cli import main; assert main(['--help']) == 0; "
+        "assert not {'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules), 'heavy'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Start with: parfocal demo" in done.stdout
+
+
+def test_locate_json(run, loaded, scene) -> None:
+    done = run("locate", scene, "the car", "a dog", "--json")
+    got = json.loads(done.out)
+    validate(got, LOCATED)
+    assert (done.code, done.err) == (0, "")
+    assert got == {
+        "schema": "parfocal.answer/1",
+        "image": {"width": 100, "height": 80},
+        "results": [
+            {
+                "phrase": "the car",
+                "boxes": [{"xyxy": [10.0, 20.0, 30.0, 40.0], "score": 0.875}],
+                "problems": [],
+            },
+            {"phrase": "a dog", "boxes": [], "problems": []},
+        ],
+        "model": "table",
+    }
+
+
+def test_locate_text_is_a_table(run, loaded, scene) -> None:
+    done = run("locate", scene, "the car", "a dog")
+    lines = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert lines[0] == ["phrase", "x1", "y1", "x2", "y2", "score"]
+    assert lines[2] == ["the", "car", "10.0", "20.0", "30.0", "40.0", "0.88"]
+    assert lines[3] == ["a", "dog", "not", "there"]
+
+
+def test_ask_json(run, loaded, scene) -> None:
+    done = run("ask", scene, "Where?", "--box", "1,2,3,4", "--box", "5,6,7,8", "--json")
+    got = json.loads(done.out)
+    validate(got, ANSWERED)
+    assert got["question"] == "Where?"
+    assert got["text"] == "2 boxes and the car"
+    assert [result["phrase"] for result in got["results"]] == ["the car"]
+
+
+def test_ask_text(run, loaded, scene) -> None:
+    done = run("ask", scene, "Where?")
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "0 boxes and the car"
+    assert "10.0  20.0  30.0  40.0   0.88" in done.out
+
+
+def test_problems_of_the_answer_are_warnings_not_errors(run, loaded, scene) -> None:
+    done = run("ask", scene, "broken")
+    assert (done.code, done.out) == (0, "I see <r99>\n")
+    assert done.err == "warning: unknown_region: <r99> of 20\n"
+    got = json.loads(run("ask", scene, "broken", "--json").out)
+    assert got["problems"] == [{"kind": "unknown_region", "detail": "<r99> of 20"}]
+
+
+def test_words_of_a_model_are_never_markup(run, loaded, scene) -> None:
+    done = run("chat", scene, stdin="[bold]loud[/bold] [/nothing]\n")
+    assert done.out == "1: [bold]loud[/bold] [/nothing]\n"
+
+
+def test_describe(run, loaded, scene) -> None:
+    done = run("describe", scene)
+    assert done.out.splitlines()[0] == "I see the car."
+    validate(json.loads(run("describe", scene, "--json").out), ANSWERED)
+
+
+def test_describe_boxes_gives_one_text_a_region_in_order(run, loaded, scene) -> None:
+    words = ("describe", scene, "--box", "50,50,60,60", "--box", "1,2,3.5,4")
+    got = json.loads(run(*words, "--json").out)
+    validate(got, document(REGION))
+    assert got["results"] == [
+        {"region": [50.0, 50.0, 60.0, 60.0], "text": "a thing 0", "problems": []},
+        {"region": [1.0, 2.0, 3.5, 4.0], "text": "a thing 1", "problems": []},
+    ]
+    assert "a thing 1" in run(*words).out
+
+
+def test_propose(run, loaded, scene) -> None:
+    got = json.loads(run("propose", scene, "--json").out)
+    validate(got, document(BOX))
+    assert [box["score"] for box in got["results"]] == [0.9, 0.1]
+    assert len(json.loads(run("propose", scene, "--top", "1", "--json").out)["results"]) == 1
+    assert "5.0  6.0  50.0  60.0   0.10" in run("propose", scene).out
+
+
+def test_chat_answers_every_line(run, loaded, scene) -> None:
+    done = run("chat", scene, stdin="hello\n\n  again \nlast")
+    assert (done.code, done.out) == (0, "1: hello\n2: again\n3: last\n")
+    lines = run("chat", scene, "--json", stdin="hello\nagain\n").out.splitlines()
+    for line in lines:
+        validate(json.loads(line), ANSWERED)
+    assert [json.loads(line)["text"] for line in lines] == ["1: hello", "2: again"]
+    assert loaded == [("mini", "auto")] * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("ask", "IMAGE", "Where?"), id="ask"),
+        pytest.param(("locate", "IMAGE", "the car", "a dog"), id="locate"),
+        pytest.param(("describe", "IMAGE"), id="describe"),
+        pytest.param(("describe", "IMAGE", "--box", "1,2,30,40"), id="describe a box"),
+        pytest.param(("propose", "IMAGE"), id="propose"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".html", ".json"])
+def test_save_by_suffix(run, loaded, scene, tmp_path, words, suffix) -> None:
+    target = tmp_path / f"saved{suffix}"
+    done = run(*(scene if word == "IMAGE" else word for word in words), "--save", target)
+    assert done.code == 0
+    assert done.err == f"wrote {target}\n"
+    start = {".png": b"\x89PNG", ".html": b"<!", ".json": b"{"}[suffix]
+    assert target.read_bytes().startswith(start)
+
+
+def test_device_and_model_are_passed_on(run, loaded, scene) -> None:
+    assert run("ask", scene, "Where?", "--device", "cpu", "--model", "mini").code == 0
+    assert loaded == [("mini", "cpu")]
+
+
+def test_usage_errors_exit_2(run, scene) -> None:
+    flag, number = ("ask", scene, "q", "--nonsense"), ("propose", scene, "--top", "x")
+    for words in (("ask",), ("nonsense",), flag, number):
+        done = run(*words)
+        assert (done.code, done.out) == (2, "")
+        assert "Usage: parfocal" in done.err
+
+
+def test_interrupt_exits_130(run, scene, monkeypatch) -> None:
+    def interrupted(name: str, device: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parfocal.predict.load", interrupted)
+    assert run("ask", scene, "Where?").code == 130
+
+
+def test_debug_shows_the_traceback(run, tmp_path) -> None:
+    from parfocal.errors import ImageError
+
+    with pytest.raises(ImageError):
+        run("--debug", "ask", tmp_path / "none.png", "Where?")
+
+
+def test_version_and_info(run) -> None:
+    import parfocal
+
+    assert run("--version").out == f"parfocal {parfocal.__version__}\n"
+    facts = json.loads(run("info", "--json").out)
+    assert facts["versions"]["parfocal"] == parfocal.__version__
+    assert set(facts) == {"versions", "devices", "package", "hub"}
+    assert facts["hub"]["offline"] == "yes"  # as the test session sets it
+    assert "torch" in run("info").out
+
+
+def test_eval_prints_the_report(run, loaded, tmp_path, monkeypatch) -> None:
+    seen: list[tuple] = []
+    report = {"benchmark": "scenes", "protocol": {"model": "table"}}
+    report |= {"rec_acc_50": 97.5, "rec_acc_50_n": 40, "rec_acc_50_low": 90, "rec_acc_50_high": 100}
+    report |= {"name_exact": None, "name_exact_n": 0}
+    report |= {"name_exact_low": None, "name_exact_high": None}
+
+    def fake(name, predictor, out, limit, batch_size, on_progress):
+        seen.append((name, predictor.name, out, limit, batch_size))
+        on_progress(1, 1)
+        return report
+
+    monkeypatch.setattr("parfocal.eval.run.run_benchmark", fake)
+    words = ("eval", "scenes", "--limit", "3", "--batch-size", "4", "--out", tmp_path)
+    done = run(*words)
+    assert (done.code, seen) == (0, [("scenes", "table", tmp_path, 3, 4)])
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["rec_acc_50", "97.50", "90.0", "to", "100.0", "40"] in lines
+    assert ["name_exact", "-", "0"] in lines
+    assert json.loads(run(*words, "--json").out) == report
+
+
+def test_data_check_lists_issues_and_exits_1(run, tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 1}\n{]\n')
+    done = run("data", "check", path)
+    assert done.code == 1
+    assert f"{path}:1: " in done.out and f"{path}:2: " in done.out
+    assert "2 rows, 2 with something wrong" in done.out
+    assert json.loads(run("data", "check", path, "--json").out)["bad_rows"] == 2
+    path.write_text("")
+    assert run("data", "check", path).code in (0, 1)
+
+
+def test_stdout_holds_results_only(run, loaded, scene, tmp_path) -> None:
+    done = run("locate", scene, "the car", "--json", "--save", tmp_path / "a.png")
+    json.loads(done.out)
+    assert Path(tmp_path / "a.png").exists()
+    assert "wrote" in done.err

@@ -1,0 +1,146 @@
+"""Broken input: exit 1, one paragraph that says what to do, nothing on stdout, no traceback."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that claims 60000 x 60000 pixels."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    noise = Image.effect_noise((200, 150), 60)
+    noise.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+FILES: dict[str, bytes] = {
+    "text.png": b"this is no picture\n",
+    "empty.png": b"",
+    "cut.jpg": jpeg()[:2000],
+    "bomb.png": bomb(),
+    "head.png": b"\x89PNG\r\n\x1a\n",
+    "page.html": b"<html></html>",
+    "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "clip.gif": b"GIF89a",
+    "bad_json.jsonl": b'{"id": "a"\n',
+    "bad_row.jsonl": b'{"id": "a"}\n',
+    "latin.jsonl": b'{"id": "\xe9"}\n',
+    "array.jsonl": b"[1, 2]\n",
+    "rows.txt": b"hello\n",
+}
+ASK = ("ask", "scene.png", "Where?")
+BOX = (*ASK, "--box")
+EVAL = ("eval", "scenes", "--out", "out")
+
+# What is broken: the words of the command line, and what the message must say.
+BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
+    "missing file": (("ask", "gone.png", "q"), r"gone\.png"),
+    "a folder": (("ask", ".", "q"), r"folder|directory"),
+    "a text file": (("ask", "text.png", "q"), r"text\.png"),
+    "a 0-byte file": (("ask", "empty.png", "q"), r"empty\.png.*empty|0 bytes"),
+    "a truncated JPEG": (("ask", "cut.jpg", "q"), r"cut\.jpg"),
+    "a bomb": (("ask", "bomb.png", "q"), r"60000"),
+    "only a PNG signature": (("ask", "head.png", "q"), r"head\.png"),
+    "a web page": (("describe", "page.html"), r"page\.html"),
+    "an SVG": (("locate", "drawing.svg", "car"), r"drawing\.svg"),
+    "half a GIF": (("propose", "clip.gif"), r"clip\.gif"),
+    "a URL": (("ask", "https://example.org/a.png", "q"), r"example\.org"),
+    "an empty question": (("ask", "scene.png", " "), r"question is empty"),
+    "an empty phrase": (("locate", "scene.png", "car", ""), r"phrase is empty"),
+    "box with x2 < x1": ((*BOX, "50,10,20,40"), r"wrong way round.*left, top, right, bottom"),
+    "box with y2 < y1": ((*BOX, "10,40,20,10"), r"wrong way round"),
+    "box without area": ((*BOX, "10,10,10,40"), r"no area"),
+    "box with NaN": ((*BOX, "nan,10,20,40"), r"not finite"),
+    "infinite box": ((*BOX, "0,0,inf,40"), r"not finite"),
+    "box with three numbers": ((*BOX, "1,2,3"), r"has 3 numbers, must have four"),
+    "box with five numbers": ((*BOX, "1,2,3,4,5"), r"has 5 numbers"),
+    "box of words": ((*BOX, "left,2,3,4"), r"not a number"),
+    "empty box": ((*BOX, ""), r"not a number"),
+    "box right of the picture": ((*BOX, "90,10,101,40"), r"outside the picture.*100x80"),
+    "box above the picture": ((*BOX, "10,-1,20,40"), r"outside the picture.*100x80"),
+    "second box outside": ((*BOX, "1,2,3,4", "--box", "1,2,3,81"), r"'1,2,3,81' reaches outside"),
+    "describe with a bad box": (("describe", "scene.png", "--box", "1;2;3;4"), r"not a number"),
+    "unknown model": ((*ASK, "--model", "nonsense"), r"no model 'nonsense'"),
+    "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),
+    "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
+    "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
+    "unknown benchmark": (("eval", "coco", "--out", "out"), r"no benchmark 'coco'.*scenes"),
+    "eval into a file": (("eval", "scenes", "--out", "text.png/out"), r"cannot be made"),
+    "demo into a file": (("demo", "--out", "text.png"), r"cannot be made"),
+    "check of a missing file": (("data", "check", "gone.jsonl"), r"gone\.jsonl"),
+    "preview of bad JSON": (("data", "preview", "bad_json.jsonl"), r"bad_json\.jsonl:1"),
+    "preview of a bad row": (("data", "preview", "bad_row.jsonl"), r"bad_row\.jsonl:1"),
+    "preview of bytes": (("data", "preview", "latin.jsonl"), r"latin\.jsonl:1"),
+    "preview of an array": (("data", "preview", "array.jsonl"), r"array\.jsonl:1"),
+    "preview of a missing file": (("data", "preview", "gone.jsonl"), r"gone\.jsonl"),
+    "unknown recipe": (("train", "nonsense"), r"no recipe 'nonsense'.*mini"),
+    "unknown recipe value": (("train", "mini", "--set", "sede=1", "--print-config"), r"'sede'"),
+    "--set without a value": (("train", "mini", "--set", "seed", "--print-config"), r"path=value"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("words", "message"), BROKEN.values(), ids=BROKEN)
+def test_broken_input_is_explained(
+    run: Callable, loaded: list, folder: Path, words: tuple[str, ...], message: str
+) -> None:
+    before = sorted(folder.iterdir())
+    done = run(*words)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1 and done.err.endswith("\n"), "one paragraph"
+    assert re.search(message, done.err), done.err
+    assert "Traceback" not in done.err and " at 0x" not in done.err
+    assert sorted(folder.iterdir()) == before, "nothing is left behind"
+
+
+def test_there_are_enough_kinds_of_broken_input() -> None:
+    assert len(BROKEN) >= 20
+
+
+def test_a_bad_picture_is_told_before_the_model_is_loaded(run, loaded, folder) -> None:
+    for words in (("ask", "gone.png", "q"), (*BOX, "1,2,3"), (*ASK, "--save", "a.bmp")):
+        assert run(*words).code == 1
+    assert loaded == []
+
+
+def test_a_full_disk_is_an_error_not_a_traceback(run, loaded, folder, monkeypatch) -> None:
+    from parfocal.predict import Answer
+
+    def full(self: Answer, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Answer, "save", full)
+    done = run(*ASK, "--save", "a.png")
+    assert done.code == 1
+    assert done.err == "error: OSError: [Errno 28] No space left on device: 'a.png'\n"

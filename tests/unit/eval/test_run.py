@@ -1,0 +1,118 @@
+"""A run leaves two files that belong together, and can be scored again without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parfocal.errors import ConfigError, DataError
+from parfocal.eval.benchmarks import scenes as scenes_benchmark
+from parfocal.eval.predictions import read_predictions, write_predictions
+from parfocal.eval.run import rescore, run_benchmark
+from parfocal.eval.scenes import SceneSet, load_scenes
+
+
+@pytest.fixture(autouse=True)
+def tiny_scenes(scenes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_tiny(limit: int | None = None) -> SceneSet:
+        return load_scenes(scenes_folder, limit)
+
+    monkeypatch.setattr(scenes_benchmark, "load_scenes", load_tiny)
+
+
+def test_run_writes_predictions_and_report(oracle: Any, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    told: list[tuple[int, int]] = []
+    report = run_benchmark(
+        "scenes", oracle, out, batch_size=2, on_progress=lambda *step: told.append(step)
+    )
+    assert told == [(1, 2), (2, 2)]
+    assert json.loads((out / "report.json").read_text()) == report
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "report.json"]
+    assert (report["schema"], report["rec_acc_50"]) == ("parfocal.report/1", 100.0)
+
+
+def test_protocol_says_what_the_numbers_depend_on(oracle: Any, tmp_path: Path) -> None:
+    protocol = run_benchmark("scenes", oracle, tmp_path, limit=1, batch_size=7)["protocol"]
+    assert protocol["benchmark"] == "scenes"
+    assert protocol["model"] == "oracle"
+    assert protocol["batch_size"] == 7
+    assert (protocol["scenes"], protocol["scenes_available"]) == (1, 2)
+    assert protocol["predictions"] == 10
+    assert len(protocol["split_sha256"]) == 64
+    assert protocol["prompt_examples"]["count"] == "How many apples are there?"
+    assert protocol["libraries"]["numpy"]
+
+
+def test_predictions_survive_the_file(oracle: Any, tmp_path: Path) -> None:
+    run_benchmark("scenes", oracle, tmp_path)
+    path = tmp_path / "predictions.jsonl"
+    predictions = list(read_predictions(path))
+    copy = tmp_path / "copy.jsonl"
+    assert write_predictions(predictions, copy) == len(predictions) == 17
+    assert copy.read_bytes() == path.read_bytes()
+    row = json.loads(path.read_text().splitlines()[1])
+    assert set(row) == {
+        *("id", "image", "task", "input", "prompt"),
+        *("output", "phrases", "nothing", "problems"),
+    }
+    assert row["phrases"] == [
+        {"text": "the red car", "boxes": [{"xyxy": [30.0, 50.0, 50.0, 70.0], "score": None}]}
+    ]
+
+
+def test_rescore_gives_the_same_report(oracle: Any, tmp_path: Path) -> None:
+    report = run_benchmark("scenes", oracle, tmp_path)
+    assert rescore("scenes", tmp_path) == report
+    (tmp_path / "report.json").unlink()
+    again = rescore("scenes", tmp_path)
+    assert again["protocol"]["model"] is None
+    assert again["rec_acc_50"] == report["rec_acc_50"]
+
+
+def test_rescore_needs_readable_files(oracle: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no prediction file"):
+        rescore("scenes", tmp_path)
+    run_benchmark("scenes", oracle, tmp_path)
+    (tmp_path / "report.json").write_text("[]")
+    with pytest.raises(DataError, match="is not a report"):
+        rescore("scenes", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", ":1 is not JSON"),
+        ("[]", ":1 is not a prediction"),
+        ('{"id": "a"}', ":1 is not a prediction .*input"),
+    ],
+)
+def test_broken_prediction_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(DataError, match=message):
+        list(read_predictions(path))
+
+
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(interrupted(), tmp_path / "predictions.jsonl")
+    assert not (tmp_path / "predictions.jsonl").exists()
+
+
+def test_bad_options_are_refused_before_anything_is_asked(garbage: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch size is 0"):
+        run_benchmark("scenes", garbage, tmp_path / "out", batch_size=0)
+    with pytest.raises(ConfigError, match="no benchmark 'x'"):
+        run_benchmark("x", garbage, tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        run_benchmark("scenes", garbage, tmp_path / "file" / "out")
+    assert not (tmp_path / "out").exists()
