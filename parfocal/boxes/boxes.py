@@ -340,7 +340,19 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         rows = row_numbers(index, len(self))
         labels = None if self._labels is None else [self._labels[row] for row in rows]
         scores = None if self._scores is None else self._scores[rows]
-        return Boxes(self._xyxy[rows], self._frame, scores, labels)
+        return self._subset(self._xyxy[rows], scores, labels)
+
+    def _subset(self, xyxy: FloatArray, scores: FloatArray | None, labels: list[str] | None) -> Boxes:
+        """Boxes of rows that were checked when `self` was made; selection is on the hot path of data pipelines."""
+        chosen = object.__new__(Boxes)
+        xyxy.setflags(write=False)
+        if scores is not None:
+            scores.setflags(write=False)
+        object.__setattr__(chosen, "_xyxy", xyxy)
+        object.__setattr__(chosen, "_frame", self._frame)
+        object.__setattr__(chosen, "_scores", scores)
+        object.__setattr__(chosen, "_labels", None if labels is None else tuple(labels))
+        return chosen
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Boxes):

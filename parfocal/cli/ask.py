@@ -43,7 +43,7 @@ def ask(
     regions = parse_boxes(box, picture)
     answer = load_predictor(model, device).ask(picture, question, boxes=regions)
     if as_json:
-        show.print_json(show.answer_json(answer))
+        show.print_json(answer.to_json())
     else:
         show.show_answer(answer)
     show.save_answer(answer, save)
@@ -135,6 +135,6 @@ def chat(
     for question in questions(sys.stdin):
         answer = talk.ask(question)
         if as_json:
-            show.print_json_line(show.answer_json(answer))
+            show.print_json_line(answer.to_json())
         else:
             show.show_answer(answer)

@@ -95,8 +95,11 @@ def load_picture(path: Path) -> Image.Image:
 def load_predictor(model: str, device: str) -> Predictor:
     """Load a model while telling so on stderr."""
     with error_console().status(f"loading {model}"):
+        from transformers.utils.logging import disable_progress_bar
+
         from parfocal import predict
 
+        disable_progress_bar()  # a second bar would tear the status line
         return predict.load(model, device=device)
 
 

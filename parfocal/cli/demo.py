@@ -37,19 +37,20 @@ def demo(
     Example: parfocal demo --out out/demo
     """
     from parfocal.eval.scenes import load_scenes
-    from parfocal.predict.demo import run_demo, write_page
+    from parfocal.predict import demo as work
 
     pictures = choose_pictures(load_scenes())
     make_folder(out)
-    shown: list[Shown] = []
-    for one in run_demo(load_predictor(model, device), pictures, out):
+    shown: list[work.Shown] = []
+    for one in work.run_demo(load_predictor(model, device), pictures, out):
         if not as_json:
             tell(one, first=not shown or shown[-1].picture is not one.picture)
         shown.append(one)
-    page = write_page(shown, out / "index.html")
+    work.write_page(shown, out / "index.html")
+    work.write_samples(shown, out / "samples.jsonl")
     if as_json:
         show.print_json({"schema": "parfocal.demo/1", "steps": [step_json(one) for one in shown]})
-    show.show_saved(page)
+    show.show_saved(out / "index.html")
 
 
 def choose_pictures(split: SceneSet) -> list[DemoPicture]:
@@ -104,7 +105,7 @@ def tell(one: Shown, first: bool) -> None:
 def step_json(one: Shown) -> dict[str, Any]:
     """One step for `--json`: what was asked, the answer, and the picture that shows it."""
     return {
-        **show.answer_json(one.answer),
+        **one.answer.to_json(),
         "kind": one.step.kind,
         "title": one.step.title,
         "question": one.step.words,

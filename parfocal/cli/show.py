@@ -44,7 +44,7 @@ def colour_text(grounded: GroundedText) -> Text:
 
 
 def box_table(rows: Iterable[tuple[Text | str, Boxes]], first: str = "phrase") -> Table:
-    """One line a box: the words, the four corners in pixels, and the score; numbers aligned.
+    """One line a box: the words, the corners in pixels and, if any has one, the score; aligned.
 
     A row without boxes says so in place of its numbers.
     """
@@ -52,16 +52,20 @@ def box_table(rows: Iterable[tuple[Text | str, Boxes]], first: str = "phrase") -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    pairs = list(rows)
+    scored = any(boxes.scores is not None and len(boxes) for _, boxes in pairs)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     table.add_column(first)
-    for name in ("x1", "y1", "x2", "y2", "score"):
+    for name in ("x1", "y1", "x2", "y2", *(["score"] if scored else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    for words, boxes in rows:
+    for words, boxes in pairs:
         if len(boxes) == 0:
             table.add_row(Text.assemble(words, ("  not there", "dim")))
         for row, xyxy in enumerate(boxes.xyxy):
-            score = "" if boxes.scores is None else f"{boxes.scores[row]:.2f}"
-            table.add_row(words, *(f"{value:.1f}" for value in xyxy), score)
+            numbers = [f"{value:.1f}" for value in xyxy]
+            if boxes.scores is not None:
+                numbers.append(f"{boxes.scores[row]:.2f}")
+            table.add_row(words, *numbers)
     return table
 
 
@@ -92,6 +96,7 @@ def show_answer(answer: Answer) -> None:
     out.print(colour_text(answer.text), soft_wrap=True)
     rows = phrase_rows(answer.text)
     if rows:
+        out.print()
         out.print(box_table(rows))
     show_problems(answer.problems)
 
@@ -114,10 +119,13 @@ def show_saved(path: Path) -> None:
 
 def boxes_json(boxes: Boxes) -> list[dict[str, Any]]:
     """`[{"xyxy": [...], "score": ...}]` in pixels; the score is null where there is none."""
-    scores = [None] * len(boxes) if boxes.scores is None else [float(s) for s in boxes.scores]
+    scores = [None] * len(boxes) if boxes.scores is None else boxes.scores.tolist()
     return [
-        {"xyxy": [round(float(value), 3) for value in xyxy], "score": _rounded(score)}
-        for xyxy, score in zip(boxes.xyxy, scores, strict=True)
+        {
+            "xyxy": [round(value, 2) for value in xyxy],
+            "score": None if score is None else round(score, 4),
+        }
+        for xyxy, score in zip(boxes.to_json(), scores, strict=True)
     ]
 
 
@@ -127,27 +135,12 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
 
 def header_json(picture: Image.Image, model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The document that every `--json` of a question to a picture prints."""
+    """The frame of a `--json` document, the same as that of `Answer.to_json`."""
     return {
         "schema": SCHEMA,
         "image": {"width": picture.width, "height": picture.height},
         "results": results,
         "model": model,
-    }
-
-
-def answer_json(answer: Answer) -> dict[str, Any]:
-    """One answer in words: a result for each phrase, problems and spans of the whole."""
-    results = [
-        {"phrase": phrase.text, "boxes": boxes_json(phrase.boxes), "problems": []}
-        for phrase in answer.text.phrases
-    ]
-    return {
-        **header_json(answer.image, answer.model, results),
-        "question": _words(answer.question),
-        "text": answer.text.plain,
-        "nothing": answer.text.is_nothing,
-        "problems": problems_json(answer.problems),
     }
 
 
@@ -183,7 +176,8 @@ def joined(answers: Sequence[Answer], texts: Sequence[GroundedText], question: s
 
     spans = [span for text in texts for span in (*text.spans, Text("; "))][:-1]
     problems = tuple(problem for answer in answers for problem in answer.problems)
-    return replace(answers[0], question=question, text=Words(tuple(spans)), problems=problems)
+    text = Words(tuple(spans))
+    return replace(answers[0], question=question, text=text, problems=problems, regions=None)
 
 
 def show_located(
@@ -205,7 +199,7 @@ def show_located(
 def show_description(answer: Answer, as_json: bool) -> None:
     """Print a grounded caption."""
     if as_json:
-        print_json(answer_json(answer))
+        print_json(answer.to_json())
     else:
         show_answer(answer)
 
@@ -231,7 +225,7 @@ def show_proposals(picture: Image.Image, boxes: Boxes, model: str, as_json: bool
         print_json({**header_json(picture, model, []), "results": boxes_json(boxes)})
         return
     rows = [(coloured(str(row), row), box) for row, box in enumerate(boxes)]
-    console().print(box_table(rows, first="#"))
+    console().print(box_table(rows, first="#") if rows else "no proposals")
 
 
 def save_proposals(picture: Image.Image, boxes: Boxes, model: str, path: Path | None) -> None:
@@ -244,15 +238,7 @@ def save_proposals(picture: Image.Image, boxes: Boxes, model: str, path: Path | 
 
     names = [Phrase(str(row), box) for row, box in enumerate(boxes)]
     text = Words.of(*(part for name in names for part in (name, " ")))
-    answer = Answer(
-        question="Proposals",
-        text=text,
-        image=picture,
-        proposals=boxes,
-        problems=(),
-        timing={},
-        model=model,
-    )
+    answer = Answer("Where are things?", text, picture, boxes, model=model)
     save_answer(answer, path)
 
 
@@ -281,11 +267,3 @@ def coloured(words: str, slot: int) -> Text:
     from parfocal.data.drawing import slot_colour
 
     return Text(words, f"bold {slot_colour(slot)}")
-
-
-def _words(question: GroundedText | str) -> str:
-    return question if isinstance(question, str) else question.plain
-
-
-def _rounded(score: float | None) -> float | None:
-    return None if score is None else round(score, 4)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parfocal.cli import show
 from parfocal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def train(
 
     logging.getLogger("parfocal").setLevel(logging.INFO)
     trainer.run(recipe, assignments or [], out, processes, resume)
+    show.show_saved(out)
 
 
 def resolve(name: str, assignments: Sequence[str]) -> Recipe:

@@ -10,6 +10,7 @@ Shapes: N boxes, xyxy in pixels of the picture that is drawn.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -271,7 +272,10 @@ def _draw_labels(
 
 
 def _with_strip(
-    picture: Image.Image, grounded: GroundedText, slots: Sequence[int | None], question: GroundedText | str
+    picture: Image.Image,
+    grounded: GroundedText,
+    slots: Sequence[int | None],
+    question: GroundedText | str,
 ) -> Image.Image:
     """Put `picture` on paper with the question and the text below it."""
     size = max(15, round(max(picture.size) / 40))
@@ -369,7 +373,7 @@ def _words(pieces: Sequence[_Piece], width: float) -> Iterator[list[_Piece]]:
             yield word
             word = []
         if piece.width > width:
-            yield from ([replace(piece, text=letter)] for letter in piece.text)
+            yield from ([replace(piece, text=letter, lead=0.0, tail=0.0)] for letter in piece.text)
         else:
             word.append(piece)
     if word:
@@ -385,6 +389,5 @@ def _font(size: int) -> Font:
 def _shorten(text: str, font: Font, width: float) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    fits = bisect_left(range(len(text)), width, key=lambda n: font.getlength(text[:n] + "..."))
+    return text[: max(fits - 1, 0)].rstrip() + "..."

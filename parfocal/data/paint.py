@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def stroke(
-    pixels: Pixels, box: Floats, radius: float, width: float, colour: str, alpha: float
+    pixels: Pixels, box: Floats, radius: float, width: float, colour: str, alpha: float = 1.0
 ) -> None:
     """Blend a rounded outline `width` pixels wide into `pixels`, touching nothing else."""
     margin = width / 2 + 1
@@ -39,11 +39,11 @@ def _ring(
     box: Floats, outer: float, inner: float, shape: tuple[int, ...]
 ) -> Iterator[tuple[range, range]]:
     """Pixel rows and columns of up to four bands that cover a ring along the border of `box`."""
-    left, top = (max(0, int(np.floor(v - outer))) for v in box[:2])
-    right = min(shape[1], int(np.ceil(box[2] + outer)))
-    bottom = min(shape[0], int(np.ceil(box[3] + outer)))
-    x1, y1 = (int(np.ceil(v + inner)) for v in box[:2])
-    x2, y2 = (int(np.floor(v - inner)) for v in box[2:])
+    height, width = shape[:2]
+    left, right = _inside(box[0] - outer, width), _inside(box[2] + outer + 1, width)
+    top, bottom = _inside(box[1] - outer, height), _inside(box[3] + outer + 1, height)
+    x1, x2 = _inside(box[0] + inner + 1, width), _inside(box[2] - inner, width)
+    y1, y2 = _inside(box[1] + inner + 1, height), _inside(box[3] - inner, height)
     if x1 >= x2 or y1 >= y2:
         yield range(top, bottom), range(left, right)
         return
@@ -51,6 +51,10 @@ def _ring(
     yield range(y2, bottom), range(left, right)
     yield range(y1, y2), range(left, x1)
     yield range(y1, y2), range(x2, right)
+
+
+def _inside(value: float, side: int) -> int:
+    return min(max(int(np.floor(value)), 0), side)
 
 
 def _distance(box: Floats, radius: float, rows: range, columns: range) -> Floats:

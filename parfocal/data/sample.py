@@ -136,6 +136,7 @@ class Sample:
         DataError: if a rule of `schema.py` is broken.
 
     Example:
+        >>> from parfocal.dialects import Phrase
         >>> image = ImageRef("dog.jpg", 640, 480)
         >>> dog = Phrase("the dog", Boxes([[10, 20, 110, 220]], image.frame()))
         >>> sample = Sample("1", (image,), (Turn("assistant", GroundedText.of(dog)),))

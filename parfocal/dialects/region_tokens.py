@@ -12,6 +12,7 @@ absence is ours.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from parfocal.boxes import Boxes, iou
@@ -246,14 +247,15 @@ def _read_references(
 def _boxes(inside: str, view: View, problems: list[Problem]) -> Boxes | None:
     """Boxes of a run of index tokens, each once, in order; None if there is none."""
     indices: list[int] = []
-    for token in re.findall(_INDEX, inside):
+    tokens = Counter(re.findall(_INDEX, inside))  # in order of first appearance
+    for token, count in tokens.items():
         index = parse_region_token(token)
         if index is None or view.regions is None or index >= len(view.regions):
             problems.append(_unknown(token, view))
-        elif index in indices:
-            problems.append(Problem("repetition", f"{token!r} is named twice in {inside!r}"))
         else:
             indices.append(index)
+        if count > 1:
+            problems.append(Problem("repetition", f"{token!r} is named {count} times, taken once"))
     return view.regions[indices] if view.regions is not None and indices else None
 
 

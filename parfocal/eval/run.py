@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parfocal import __version__
 from parfocal.errors import ConfigError, DataError
 from parfocal.eval.benchmarks import get_benchmark
 from parfocal.eval.predictions import Prediction, read_predictions, write_predictions
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
 REPORT = "report.json"
-_LIBRARIES = ("parfocal", "torch", "torchvision", "transformers", "numpy", "pillow")
+_LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
 
 def run_benchmark(
@@ -113,7 +114,7 @@ def _write_report(
         "predictions": len(predictions),
         "prompt_examples": _prompt_examples(predictions),
         "batch_size": batch_size,
-        "libraries": {library: _version(library) for library in _LIBRARIES},
+        "libraries": {"parfocal": __version__} | {name: _version(name) for name in _LIBRARIES},
     }
     scores = benchmark.score(predictions, split)
     report = {"schema": "parfocal.report/1", "benchmark": name, **scores, "protocol": protocol}
@@ -124,12 +125,13 @@ def _write_report(
 
 
 def _describe_model(predictor: Predictor) -> dict[str, Any]:
-    """Name, device, dtype and decoding, as far as the predictor states them."""
+    """Name, device and dtype as far as the predictor states them, and how it decodes."""
+    inner = getattr(predictor, "model", None)
     return {
-        "model": str(getattr(predictor, "name", type(predictor).__name__)),
-        "device": str(getattr(predictor, "device", "unknown")),
-        "dtype": str(getattr(predictor, "dtype", "unknown")),
-        "decoding": getattr(predictor, "decoding", "greedy"),
+        "model": predictor.name,
+        "device": str(getattr(inner, "device", "unknown")),
+        "dtype": str(getattr(inner, "dtype", "unknown")),
+        "decoding": "greedy, the predictor's defaults",
     }
 
 

@@ -11,7 +11,7 @@ from parfocal.models.config import ParfocalConfig
 
 
 def mini(vocab_size: int = 1024) -> ParfocalConfig:
-    """The bundled model: a small ResNet with a feature pyramid, dense proposals, RoI features with ranks, a 5-layer Qwen2.
+    """The bundled model: a small ResNet with a feature pyramid, dense proposals, RoI features with ranks, a 4-layer Qwen2.
 
     Groma's plan (proposals become region tokens, the language model answers with their names) at a size that trains on a
     CPU. 192 px input, 36 image tokens, 20 region slots.
@@ -37,7 +37,7 @@ def mini(vocab_size: int = 1024) -> ParfocalConfig:
         },
         text_config={
             "model_type": "qwen2", "vocab_size": vocab_size, "hidden_size": 256, "intermediate_size": 704,
-            "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 1024,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 1024,
             "tie_word_embeddings": True, "initializer_range": 0.0625,
         },
         dialect="region_tokens",

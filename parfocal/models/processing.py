@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import Sample
 from parfocal.dialects import Dialect, Parsed, View, get_dialect
-from parfocal.dialects.grounded import GroundedText, Phrase
+from parfocal.dialects.grounded import GroundedText
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError, DataError, DialectError
 from parfocal.images import image_frame
@@ -39,6 +39,7 @@ class PromptTemplate(PartConfig):
     Attributes:
         opening: before the image tokens. between: after them, before the region slots. ready: after the slots.
         user, assistant: before a question and before an answer. turn_end: after a question. end: after an answer.
+        independent_turns: the model was trained on single turns; a chat then shows it no earlier turns.
     """
 
     opening: str = ""
@@ -48,6 +49,7 @@ class PromptTemplate(PartConfig):
     assistant: str = ""
     turn_end: str = ""
     end: str = ""
+    independent_turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,15 @@ class TextBatch:
     turn: Tensor | None = None
     ground_boxes: Tensor | None = None
     ground_mask: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
+        """Return the same batch on another device."""
+        moved = {
+            item.name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+            for item in fields(self)
+            for value in (getattr(self, item.name),)
+        }
+        return TextBatch(**moved)
 
 
 class ParfocalProcessor:
@@ -228,7 +239,7 @@ class ParfocalProcessor:
             said = self._ids(self.dialect.render(answer.text, view) + self.settings.template.end)
             ids, labels = ids + asked + said, labels + [IGNORED] * len(asked) + said
             turn += [number // 2 + 1] * (len(asked) + len(said))
-            ground += [span.boxes for text in (question.text, answer.text) for span in text.spans if isinstance(span, Phrase)]
+            ground += [span.boxes for text in (question.text, answer.text) for span in text.phrases if len(span.boxes)]
         return ids, labels, turn, Boxes.concat(ground)
 
     # answers

@@ -1,6 +1,7 @@
 """The demonstration: questions to a few pictures, with an annotated picture for each answer.
 
-What to ask is the caller's; this module asks, saves, and binds everything into one page.
+What to ask is the caller's; this module asks, saves, and binds everything into one page and one
+data file, so that the commands that read data have something to read.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parfocal.boxes import Boxes
+from parfocal.data.jsonl import write_jsonl
+from parfocal.data.page import render_page
+from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText, Phrase, Span, Text
+from parfocal.predict.answer import Answer
 
 if TYPE_CHECKING:
-    from parfocal.predict.answer import Answer
-    from parfocal.predict.predictor import Predictor
     from PIL import Image
+
+    from parfocal.predict.predictor import Predictor
 
 Kind = Literal["describe", "locate", "ask", "name", "propose"]
 
@@ -79,8 +84,6 @@ def run_demo(predictor: Predictor, pictures: Sequence[DemoPicture], out: Path) -
 
 def take_step(predictor: Predictor, image: Image.Image, step: Step) -> Answer:
     """The answer to one step; named regions and proposals become phrases, to be drawn."""
-    if step.kind == "describe":
-        return predictor.describe(image)
     if step.kind == "locate":
         return predictor.locate(image, step.words)
     if step.kind == "ask":
@@ -89,9 +92,50 @@ def take_step(predictor: Predictor, image: Image.Image, step: Step) -> Answer:
         answers = predictor.describe(image, boxes=step.boxes)
         names = [answer.text.plain for answer in answers]
         return replace(answers[0], question=step.words, text=_listed(names, step.boxes))
+    if step.kind == "describe":
+        return predictor.describe(image)
     boxes = predictor.propose(image)
-    return replace(
-        predictor.describe(image), question=step.words, text=_listed([""] * len(boxes), boxes)
+    text = _listed([""] * len(boxes), boxes)
+    return Answer(step.words, text, image, boxes, model=predictor.name)
+
+
+def write_page(shown: Sequence[Shown], path: Path) -> None:
+    """Everything that was shown on one self-contained page."""
+    items = [
+        replace(
+            one.answer.page_item(),
+            turns=[("user", GroundedText.of(one.step.words)), ("assistant", one.answer.text)],
+            title=f"{one.picture.name}: {one.step.title}",
+        )
+        for one in shown
+    ]
+    path.write_text(render_page(items, "parfocal demo"), encoding="utf-8")
+
+
+def write_samples(shown: Sequence[Shown], path: Path) -> None:
+    """What was said about each picture as data, one Sample a picture."""
+    pictures = {one.picture.name: one.picture for one in shown}
+    write_jsonl((_sample(picture, shown) for picture in pictures.values()), path)
+
+
+def _sample(picture: DemoPicture, shown: Sequence[Shown]) -> Sample:
+    turns: list[Turn] = []
+    for one in shown:
+        if one.picture is picture:
+            turns.append(Turn("user", GroundedText.of(one.step.words)))
+            turns.append(Turn("assistant", _clipped(one.answer.text)))
+    width, height = picture.image.size
+    image = ImageRef(f"{picture.name}.png", width, height)
+    return Sample(picture.name, (image,), tuple(turns), source="parfocal demo", licence="MIT")
+
+
+def _clipped(text: GroundedText) -> GroundedText:
+    """Without the parts of boxes that leave the picture, which a data file may not have."""
+    return GroundedText(
+        tuple(
+            Phrase(span.text, span.boxes.clip()) if isinstance(span, Phrase) else span
+            for span in text.spans
+        )
     )
 
 

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from parfocal.boxes import Boxes
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
+from parfocal.data.scenes.turns import with_turns
+from parfocal.dialects import Dialect
 from parfocal.models.processing import ParfocalProcessor
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
@@ -43,13 +47,55 @@ class ObjectCollator:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         pixel_values, warps = self.processor.pixel_values([sample.open_image() for sample in samples])
         boxes, mask = self.processor.unit_boxes([sample.regions for sample in samples], warps)
-        return {"pixel_values": pixel_values, "boxes": boxes, "mask": mask, "labels": kinds_of(samples, mask)}
+        labels = kinds_of([sample.regions for sample in samples], mask)
+        return {"pixel_values": pixel_values, "boxes": boxes, "mask": mask, "labels": labels}
 
 
-def kinds_of(samples: Sequence[Sample], mask: Tensor) -> Tensor:
-    """Return int[B, N], the kind of every labelled region; 0 in padding."""
+class ConversationDataset(Dataset[Sample]):
+    """Seeded scenes with questions and answers; item `i` asks the same things in every process.
+
+    Args:
+        reader: paints the scenes. dialect: whose canonical questions are mixed in. seed: of the questions.
+        first: index of the first scene, so that stages need not see the same ones.
+    """
+
+    def __init__(self, reader: SceneReader, dialect: Dialect, seed: int, first: int = 0) -> None:
+        self.reader, self.dialect, self.seed, self.first = reader, dialect, seed, first
+
+    def __len__(self) -> int:
+        return len(self.reader) - self.first
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = np.random.default_rng((self.seed, self.first + index))
+        return with_turns(self.reader[self.first + index], self.dialect, generator)
+
+
+@dataclass
+class ConversationCollator:
+    """Samples with turns -> packed rows, pictures and the scene's objects for the language objective."""
+
+    processor: ParfocalProcessor
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        pixel_values, warps = self.processor.pixel_values([sample.open_image() for sample in samples])
+        text = self.processor.pack(samples, warps)
+        objects = [_objects(sample) for sample in samples]
+        boxes, mask = self.processor.unit_boxes(objects, warps)
+        labels = kinds_of(objects, mask)
+        return {"pixel_values": pixel_values, "text": text, "boxes": boxes, "mask": mask, "labels": labels}
+
+
+def _objects(sample: Sample) -> Boxes:
+    """Read `meta["objects"]` back into labelled boxes."""
+    rows: Any = sample.meta["objects"]
+    frame = sample.regions.frame
+    return Boxes([row["xyxy"] for row in rows], frame, labels=[row["name"] for row in rows]) if rows else Boxes.empty(frame)
+
+
+def kinds_of(objects: Sequence[Boxes], mask: Tensor) -> Tensor:
+    """Return int[B, N], the kind of every labelled box; 0 in padding."""
     labels = torch.zeros(mask.shape, dtype=torch.long)
-    for row, sample in enumerate(samples):
-        for column, name in enumerate(sample.regions.labels or ()):
+    for row, found in enumerate(objects):
+        for column, name in enumerate(found.labels or ()):
             labels[row, column] = KIND_INDEX[name]
     return labels

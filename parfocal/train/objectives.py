@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
-from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.proposer import DenseOutput, Regions
+from parfocal.models.config import TokenIds
+from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.packing import additive, packed_attention
+from parfocal.models.processing import IGNORED, TextBatch
+from parfocal.models.proposer import DenseOutput, Regions, select_regions
 from parfocal.train.detection_losses import (
     DetectionTarget,
     dense_box_loss,
@@ -115,3 +118,88 @@ def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator
     index = torch.stack(order).to(regions.mask.device)
     boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
+
+
+class LanguageObjective(nn.Module):
+    """Answer questions about packed scenes, and keep region vectors close to the words for what they show.
+
+    The alignment term is a classification of matched region slots by cosine with the mean token embedding of every kind's
+    name, at a learned temperature. Without it the language model takes many times longer to connect regions and names.
+    """
+
+    alignment_weight = 0.5
+
+    def __init__(self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]], seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self.log_temperature = nn.Parameter(torch.tensor(2.5))
+        width = max(len(row) for row in name_ids)
+        self.register_buffer("name_ids", torch.tensor([row + [0] * (width - len(row)) for row in name_ids]), persistent=False)
+        self.register_buffer("name_mask", torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids]),
+                             persistent=False)  # fmt: skip
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def train(self, mode: bool = True) -> LanguageObjective:
+        """Keep the frozen towers in evaluation mode: their statistics must not move."""
+        super().train(mode)
+        for part in (self.model.vision, self.model.proposer):
+            if not any(value.requires_grad for value in part.parameters()):
+                part.eval()
+        return self
+
+    def forward(
+        self, pixel_values: list[Tensor], text: TextBatch, boxes: Tensor, mask: Tensor, labels: Tensor
+    ) -> ObjectiveOutput:
+        """Compute the loss of one batch.
+
+        Args:
+            pixel_values: one float[B, 3, S, S] a tower. text: from `ParfocalProcessor.pack`.
+            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects. mask: bool[B, N]. labels: int[B, N], kinds.
+        """
+        model = self.model
+        features = model.encode(pixel_values)
+        regions = select_regions(features.candidates, text.user_boxes, text.user_mask, model.config.proposer)
+        regions = model.describe_regions(features, shuffle_slots(regions, text.user_mask.sum(1), self.generator))
+        input_ids, targets = resolve_boxes(text, regions, model.config.token_ids)
+        live = model.live_mask(input_ids, text.attention_mask, regions.mask)
+        allowed, positions = packed_attention(text.turn, live)
+        hidden = model.text.base_model(
+            inputs_embeds=model.embed(input_ids, features.image, regions.features), position_ids=positions,
+            attention_mask=additive(allowed, torch.float32), use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        answers = targets[:, 1:] != IGNORED
+        logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # the head runs on answers only
+        terms = {
+            "answer": cross_entropy(logits.float(), targets[:, 1:][answers]),
+            "alignment": self._alignment(regions, boxes, mask, labels),
+        }
+        return ObjectiveOutput(terms["answer"] + self.alignment_weight * terms["alignment"],
+                               {name: value.detach() for name, value in terms.items()})  # fmt: skip
+
+    def _alignment(self, regions: Regions, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        slots = match_boxes(boxes, mask, regions)
+        rows, columns = torch.nonzero(slots >= 0, as_tuple=True)
+        vectors = normalize(regions.features[rows, slots[rows, columns]].float(), dim=-1)
+        words = self.model.get_input_embeddings()(self.name_ids).float() * self.name_mask[..., None]
+        names = normalize(words.sum(1) / self.name_mask.sum(1, keepdim=True), dim=-1)
+        return cross_entropy(vectors @ names.T * self.log_temperature.exp(), labels[rows, columns])
+
+
+def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:
+    """Replace every `<ground_box>` by the name of the region slot that overlaps its box best.
+
+    A turn with a box that no slot matches is not learned from: the model cannot name what was not proposed.
+
+    Returns:
+        input_ids and labels, int[B, L] each, new tensors.
+    """
+    input_ids, labels = text.input_ids.clone(), text.labels.clone()
+    slots = match_boxes(text.ground_boxes, text.ground_mask, regions)
+    rows, columns = torch.nonzero(input_ids == ids.ground_box, as_tuple=True)
+    order = torch.cat([slots[row][text.ground_mask[row]] for row in range(len(slots))])
+    names = ids.first_region + order.clamp(min=0)
+    input_ids[rows, columns] = names
+    labels[rows, columns] = torch.where(labels[rows, columns] == IGNORED, IGNORED, names)
+    for row, column in zip(rows[order < 0].tolist(), columns[order < 0].tolist(), strict=True):
+        labels[row][text.turn[row] == text.turn[row, column]] = IGNORED
+    return input_ids, labels

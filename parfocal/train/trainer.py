@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +88,15 @@ class JsonLog(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one JSON object."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Append what the trainer logs."""
         if state.is_world_process_zero and logs:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            self.write(state.global_step, logs)
 
 
 def freeze(objective: nn.Module, stage: Stage) -> None:
@@ -117,18 +123,19 @@ def _under(name: str, prefix: str) -> bool:
 
 
 def run_stage(
-    objective: nn.Module, stage: Stage, recipe: Recipe, dataset: Dataset[Any], collator: Any, out: Path, resume: bool
+    objective: nn.Module, stage: Stage, recipe: Recipe, dataset: Dataset[Any], collator: Any, out: Path
 ) -> None:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
     Args:
         objective: owns the model; its parameters are changed in place.
         dataset: at least `stage.samples` examples. collator: makes `objective`'s keyword arguments.
-        resume: continue from the newest checkpoint in `out`, if there is one.
+
+    A checkpoint that is already in `out` is continued; one that was cut off while it was written is passed over.
     """
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
-    world = max(1, torch.distributed.get_world_size() if torch.distributed.is_initialized() else _world_size())
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     if stage.batch_size % world:
         raise ConfigError(f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} processes.")
     cuda = torch.cuda.is_available()
@@ -144,11 +151,11 @@ def run_stage(
         model=objective, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=[JsonLog(out / "metrics.jsonl")]
     )
     trainer.stage = stage
-    found = resume and any(out.glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=True if found else None)
+    trainer.train(resume_from_checkpoint=_newest_checkpoint(out))
 
 
-def _world_size() -> int:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _newest_checkpoint(out: Path) -> str | None:
+    """Return the newest complete checkpoint folder; the trainer's state is the last file that is written."""
+    found = [folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    newest = max(found, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    return str(newest) if newest else None

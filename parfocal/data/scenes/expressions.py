@@ -49,13 +49,14 @@ def referring_expressions(names: Sequence[str], boxes: Boxes) -> list[Expression
     longest = max(boxes.frame.width, boxes.frame.height)
     centres = boxes.cxcywh[:, :2] / longest
     areas = np.maximum(boxes.area, 1e-9)
+    landmarks = [index for index, other in enumerate(names) if list(names).count(other) == 1]
     for name in dict.fromkeys(names):
         members = [index for index, other in enumerate(names) if other == name]
         if len(members) == 1:
             found.append(Expression(name, "name", False, members[0]))
         else:
             found += _comparisons(name, members, centres, areas)
-        found += _relations(name, members, names, centres)
+        found += _relations(name, members, names, landmarks, centres)
     return found
 
 
@@ -79,17 +80,20 @@ def _comparisons(name: str, members: list[int], centres: NDArray[np.float64], ar
     return found
 
 
-def _relations(name: str, members: list[int], names: Sequence[str], centres: NDArray[np.float64]) -> list[Expression]:
+def _relations(
+    name: str, members: list[int], names: Sequence[str], landmarks: Sequence[int], centres: NDArray[np.float64]
+) -> list[Expression]:
     """One object of `name` on one side of something unique, all others of the name clearly on the other side."""
     found = []
-    for landmark, other in enumerate(names):
-        if other == name or names.count(other) != 1:
+    for landmark in landmarks:
+        if names[landmark] == name:
             continue
         for word, (axis, direction) in SIDES.items():
-            beyond = {index: direction * (centres[index, axis] - centres[landmark, axis]) for index in members}
+            edge = float(centres[landmark, axis])
+            beyond = {index: direction * (float(centres[index, axis]) - edge) for index in members}
             inside = [index for index, distance in beyond.items() if distance >= MARGIN]
             clear = all(distance >= MARGIN or distance <= -MARGIN for distance in beyond.values())
             if len(inside) == 1 and clear:
-                text = f"{name} {word} the {other}"
+                text = f"{name} {word} the {names[landmark]}"
                 found.append(Expression(text, word, len(members) > 1, inside[0]))
     return found

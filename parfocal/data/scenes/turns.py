@@ -60,12 +60,13 @@ class TurnMaker:
         self.names, self.boxes, self.dialect, self.rng = list(names), boxes, dialect, rng
         self.hidden = set(hidden)
         self.left_to_right = [int(index) for index in np.argsort(boxes.cxcywh[:, 0], kind="stable")]
+        found = referring_expressions(self.names, boxes)
+        self.expressions = [item for item in found if self.names[item.target] not in self.hidden]
 
     def where(self) -> Pair | None:
         """One object by a referring expression; twins are asked about more often than they occur."""
-        found = [item for item in referring_expressions(self.names, self.boxes) if self.names[item.target] not in self.hidden]
-        twins = [item for item in found if item.twin]
-        pool = twins if twins and self.rng.random() < 0.65 else found
+        twins = [item for item in self.expressions if item.twin]
+        pool = twins if twins and self.rng.random() < 0.65 else self.expressions
         if not pool:
             return None
         relations = sorted({item.relation for item in pool})
@@ -102,10 +103,11 @@ class TurnMaker:
         absent = self.rng.random() < 0.15 or not self._askable()
         name = self._absent_name() if absent else self._any_name(prefer_many=True)
         plural, members = kind_by_name(name).plural, self._members(name)
-        if self.rng.random() < 0.5:
-            phrase = plural if self.rng.random() < 0.6 else name
+        if self.rng.random() < 0.6:
+            phrase = plural if self.rng.random() < 0.5 else name
             answer = Phrase("", self.boxes[members]) if members else Nothing()
-            return self.dialect.locate_all(phrase), GroundedText.of(answer)
+            ask = self.dialect.locate_all if self.rng.random() < 0.6 else self.dialect.locate  # no article: all of them
+            return ask(phrase), GroundedText.of(answer)
         question = GroundedText.of(self._pick(ALL).format(plural))
         return question, GroundedText.of(Phrase(f"the {plural}", self.boxes[members]) if members else Nothing(plural))
 

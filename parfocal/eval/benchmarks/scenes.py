@@ -9,7 +9,7 @@ order:
 | locate | `locate_batch(images, phrases)` | first box; "none" is a false rejection |
 | absent | `locate_batch(images, phrases)` | right when the answer is "none" |
 | count | `ask_batch(images, questions)` | the first number in the answer |
-| name | `describe(image, boxes)` | exact name |
+| name | `describe_regions_batch(images, boxes)` | exact name |
 | caption | `describe_batch(images)` | exact name and IoU 0.5, one to one |
 """
 
@@ -23,6 +23,7 @@ from parfocal.boxes import Boxes
 from parfocal.eval.benchmarks.scenes_score import SIZE_LIMITS, TASKS, score_scenes
 from parfocal.eval.predictions import PredictedPhrase, Prediction
 from parfocal.eval.scenes import Scene, SceneSet, load_scenes
+from parfocal.images import image_frame
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,9 +121,7 @@ def predict_scenes(
         for task in TASKS:
             asked = [item for item in items if item.task == task]
             for part in _chunks(asked, batch_size):
-                answered.update(
-                    (item.id, item) for item in _ASK[task](predictor, part, pictures, scenes)
-                )
+                answered.update((item.id, item) for item in _ASK[task](predictor, part, pictures))
         yield from (answered[item.id] for item in items)
         for _ in scenes:
             on_image()
@@ -132,7 +131,7 @@ _Pictures = dict[str, "Image.Image"]
 
 
 def _propose(
-    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures
 ) -> list[Prediction]:
     found = predictor.propose_batch([pictures[item.image] for item in items], top=TOP)
     return [
@@ -142,7 +141,7 @@ def _propose(
 
 
 def _locate(
-    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures
 ) -> list[Prediction]:
     phrases = [str(item.input) for item in items]
     answers = predictor.locate_batch([pictures[item.image] for item in items], phrases)
@@ -150,7 +149,7 @@ def _locate(
 
 
 def _count(
-    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures
 ) -> list[Prediction]:
     questions = [str(item.input) for item in items]
     answers = predictor.ask_batch([pictures[item.image] for item in items], questions)
@@ -158,20 +157,26 @@ def _count(
 
 
 def _name(
-    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures
 ) -> list[Prediction]:
-    named: list[Prediction] = []
-    for scene in scenes:
-        own = [item for item in items if item.image == scene.id]
-        if own:
-            boxes = Boxes([[float(v) for v in item.input] for item in own], scene.frame)
-            answers = predictor.describe(pictures[scene.id], boxes=boxes)
-            named += [item.with_answer(answer) for item, answer in zip(own, answers, strict=True)]
-    return named
+    by_image: dict[str, list[Prediction]] = {}
+    for item in items:
+        by_image.setdefault(item.image, []).append(item)
+    frames = [image_frame(pictures[image]) for image in by_image]
+    boxes = [
+        Boxes([[float(value) for value in item.input] for item in own], frame)
+        for own, frame in zip(by_image.values(), frames, strict=True)
+    ]
+    answers = predictor.describe_regions_batch([pictures[image] for image in by_image], boxes)
+    return [
+        item.with_answer(answer)
+        for own, answered in zip(by_image.values(), answers, strict=True)
+        for item, answer in zip(own, answered, strict=True)
+    ]
 
 
 def _caption(
-    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures, scenes: Sequence[Scene]
+    predictor: Predictor, items: Sequence[Prediction], pictures: _Pictures
 ) -> list[Prediction]:
     answers = predictor.describe_batch([pictures[item.image] for item in items])
     return [item.with_answer(answer) for item, answer in zip(items, answers, strict=True)]

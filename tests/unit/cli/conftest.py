@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,14 @@ from parfocal.cli import main
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase
 from parfocal.errors import CheckpointError
+from parfocal.eval.scenes import (
+    AbsentExpression,
+    Count,
+    Expression,
+    Scene,
+    SceneObject,
+    SceneSet,
+)
 from parfocal.images import image_frame
 from parfocal.predict import Answer
 
@@ -122,3 +131,33 @@ def scene(tmp_path: Path) -> Path:
     path = tmp_path / "scene.png"
     Image.new("RGB", (100, 80), (90, 120, 60)).save(path)
     return path
+
+
+@pytest.fixture
+def tiny_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SceneSet:
+    """Replaces the bundled scenes by one that has everything the demo shows."""
+    folder = tmp_path / "bundled"
+    folder.mkdir()
+    cars = [SceneObject("car", (10, 20, 30, 40)), SceneObject("car", (50, 20, 90, 70))]
+    scene = Scene(
+        id="a",
+        file="a.png",
+        width=100,
+        height=80,
+        objects=(*cars, SceneObject("tree", (0, 0, 9, 9))),
+        expressions=(
+            Expression("the tree", "unique", "", 2),
+            Expression("the car", "twin", "leftmost", 0),
+        ),
+        absent=(AbsentExpression("the dog", "other"),),
+        counts=(Count("cars", "car", 2),),
+        regions=(0, 2),
+    )
+    with zipfile.ZipFile(folder / "scenes.zip", "w") as archive:
+        buffer = io.BytesIO()
+        Image.new("RGB", (100, 80)).save(buffer, "PNG")
+        archive.writestr("a.png", buffer.getvalue())
+    split = SceneSet(folder, (scene,), "", 1)
+    for home in ("parfocal.eval.scenes", "parfocal.eval.benchmarks.scenes"):
+        monkeypatch.setattr(f"{home}.load_scenes", lambda limit=None: split)
+    return split

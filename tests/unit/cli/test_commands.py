@@ -59,13 +59,20 @@ def document(results: dict, **more: dict) -> dict:
     }
 
 
+def words_of(text: str) -> list[list[str]]:
+    """The words of every line, so that the width of a table's columns does not matter."""
+    return [line.split() for line in text.splitlines()]
+
+
 LOCATED = document(RESULT)
 ANSWERED = document(
     RESULT,
     question={"type": "string"},
     text={"type": "string"},
-    nothing={"type": "boolean"},
+    spans={"type": "array", "items": {"type": "object", "required": ["type"]}},
     problems=PROBLEMS,
+    proposals={"type": "integer"},
+    timing={"type": "object", "additionalProperties": {"type": "number"}},
 )
 REGION = {
     "type": "object",
@@ -107,7 +114,7 @@ def test_locate_json(run, loaded, scene) -> None:
 
 def test_locate_text_is_a_table(run, loaded, scene) -> None:
     done = run("locate", scene, "the car", "a dog")
-    lines = [line.split() for line in done.out.splitlines() if line.strip()]
+    lines = words_of(done.out)
     assert lines[0] == ["phrase", "x1", "y1", "x2", "y2", "score"]
     assert lines[2] == ["the", "car", "10.0", "20.0", "30.0", "40.0", "0.88"]
     assert lines[3] == ["a", "dog", "not", "there"]
@@ -126,7 +133,7 @@ def test_ask_text(run, loaded, scene) -> None:
     done = run("ask", scene, "Where?")
     assert done.code == 0
     assert done.out.splitlines()[0] == "0 boxes and the car"
-    assert "10.0  20.0  30.0  40.0   0.88" in done.out
+    assert ["the", "car", "10.0", "20.0", "30.0", "40.0", "0.88"] in words_of(done.out)
 
 
 def test_problems_of_the_answer_are_warnings_not_errors(run, loaded, scene) -> None:
@@ -164,7 +171,7 @@ def test_propose(run, loaded, scene) -> None:
     validate(got, document(BOX))
     assert [box["score"] for box in got["results"]] == [0.9, 0.1]
     assert len(json.loads(run("propose", scene, "--top", "1", "--json").out)["results"]) == 1
-    assert "5.0  6.0  50.0  60.0   0.10" in run("propose", scene).out
+    assert ["1", "5.0", "6.0", "50.0", "60.0", "0.10"] in words_of(run("propose", scene).out)
 
 
 def test_chat_answers_every_line(run, loaded, scene) -> None:
@@ -252,7 +259,7 @@ def test_eval_prints_the_report(run, loaded, tmp_path, monkeypatch) -> None:
     words = ("eval", "scenes", "--limit", "3", "--batch-size", "4", "--out", tmp_path)
     done = run(*words)
     assert (done.code, seen) == (0, [("scenes", "table", tmp_path, 3, 4)])
-    lines = [line.split() for line in done.out.splitlines()]
+    lines = words_of(done.out)
     assert ["rec_acc_50", "97.50", "90.0", "to", "100.0", "40"] in lines
     assert ["name_exact", "-", "0"] in lines
     assert json.loads(run(*words, "--json").out) == report
@@ -275,3 +282,33 @@ def test_stdout_holds_results_only(run, loaded, scene, tmp_path) -> None:
     json.loads(done.out)
     assert Path(tmp_path / "a.png").exists()
     assert "wrote" in done.err
+
+
+def test_demo_writes_pictures_a_page_and_data(run, loaded, tiny_scenes, tmp_path) -> None:
+    out = tmp_path / "deep" / "demo"
+    done = run("demo", "--out", out)
+    assert done.code == 0
+    assert done.err == f"wrote {out / 'index.html'}\n"
+    steps = ["1_describe", "2_locate", "3_locate", "4_locate", "5_ask", "6_name", "7_propose"]
+    names = [*(f"scene_{step}.png" for step in steps), "scene.png", "index.html", "samples.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    for words in ("the dog", "How many cars are there?", "not there", "I see the car."):
+        assert words in done.out
+    assert run("data", "check", out / "samples.jsonl").code == 0
+    got = json.loads(run("demo", "--out", out, "--json").out)
+    assert [step["kind"] for step in got["steps"]] == [step[2:] for step in steps]
+    assert all(Path(step["file"]).is_file() for step in got["steps"])
+
+
+def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
+    seen: list[tuple] = []
+    monkeypatch.setattr("parfocal.train.run", lambda *words: seen.append(words), raising=False)
+    words = ("train", "mini", "--set", "seed=3", "--set", "bf16=false", "--processes", "2")
+    assert run(*words, "--out", tmp_path, "--resume").code == 0
+    assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True)]
+
+
+def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:
+    monkeypatch.setattr("parfocal.train.run", None, raising=False)
+    got = json.loads(run("train", "mini", "--set", "seed=3", "--print-config").out)
+    assert (got["name"], got["seed"]) == ("mini", 3)

@@ -116,11 +116,15 @@ class Oracle:
         ]
         return [answer(str(n), q) for n, q in zip(counts, questions, strict=True)]
 
-    def describe(self, image: Image.Image, boxes: Boxes) -> list[Any]:
-        things = self.scene(image).objects
+    def describe_regions_batch(
+        self, images: Sequence[Image.Image], boxes: Sequence[Boxes]
+    ) -> list[list[Any]]:
         return [
-            answer(next(f"a {t.name}." for t in things if list(t.xyxy) == box))
-            for box in boxes.to_json()
+            [
+                answer(next(f"a {t.name}." for t in self.scene(i).objects if list(t.xyxy) == box))
+                for box in own.to_json()
+            ]
+            for i, own in zip(images, boxes, strict=True)
         ]
 
     def describe_batch(self, images: Sequence[Image.Image]) -> list[Any]:
@@ -132,6 +136,8 @@ class Oracle:
 
 class Garbage:
     """Points at a corner where nothing is, names everything wrong, and never says "none"."""
+
+    name = "garbage"
 
     def nonsense(self, image: Image.Image) -> Any:
         frame = Frame("image", *image.size)
@@ -147,8 +153,10 @@ class Garbage:
     def ask_batch(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Any]:
         return [answer("9") for _ in images]
 
-    def describe(self, image: Image.Image, boxes: Boxes) -> list[Any]:
-        return [answer("blob") for _ in range(len(boxes))]
+    def describe_regions_batch(
+        self, images: Sequence[Image.Image], boxes: Sequence[Boxes]
+    ) -> list[list[Any]]:
+        return [[answer("blob")] * len(own) for own in boxes]
 
     def describe_batch(self, images: Sequence[Image.Image]) -> list[Any]:
         return [self.nonsense(image) for image in images]

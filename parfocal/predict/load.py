@@ -1,0 +1,98 @@
+"""Load a model by name: the bundled `mini`, a folder, or (online, when asked for) a hub id."""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parfocal.errors import CheckpointError, ConfigError
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import FILE_NAME, ParfocalProcessor
+from parfocal.predict.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+BUNDLED = ("mini",)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(model: str | Path = "mini", device: str = "auto", dtype: str | torch.dtype = "auto") -> Predictor:
+    """Load a model and its processor.
+
+    Args:
+        model: `mini`, or a folder that `save_pretrained` wrote. device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
+        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
+
+    Raises:
+        CheckpointError: if there is no such model or its folder is not complete.
+        ConfigError: if the device or dtype is not possible here.
+
+    Example:
+        >>> answer = load("mini").locate("street.png", "the red car")  # doctest: +SKIP
+    """
+    folder = model_folder(model)
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    _refuse_remote_code(folder)
+    processor = ParfocalProcessor.from_pretrained(folder)
+    try:
+        loaded = ParfocalForConditionalGeneration.from_pretrained(
+            folder, dtype=kind, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError) as err:
+        raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
+    return Predictor(loaded.to(where), processor, str(model))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Return the folder of a model name; CheckpointError says what is possible instead."""
+    if str(model) in BUNDLED:
+        return Path(str(resources.files("parfocal"))) / "weights" / str(model)
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) nor a folder here. "
+            "Hub models are not fetched on their own; download one first and give its folder."
+        )
+    if not (folder / FILE_NAME).is_file():
+        raise CheckpointError(f"{folder} holds no {FILE_NAME}; give a folder that ParfocalProcessor.save_pretrained wrote to.")
+    return folder
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise ConfigError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N.") from err
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' was asked for but torch sees no GPU; use --device cpu.")
+    return device
+
+
+def _dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype {name!r} is not known; choose auto or one of {list(DTYPES)}.")
+    return DTYPES[name]
+
+
+def _refuse_remote_code(folder: Path) -> None:
+    """A config that asks for code of its own is refused: parfocal runs none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no config.json; it is not a model folder.")
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise CheckpointError(f"{path} asks for code of its own (auto_map); parfocal never runs a model's code.")
+    if config.get("model_type") != "parfocal":
+        raise CheckpointError(f"{path} is of model_type {config.get('model_type')!r}; this loads models of type 'parfocal'.")

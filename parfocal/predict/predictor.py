@@ -1,0 +1,329 @@
+"""Predictor: a model and its processor behind the verbs ask, locate, describe, propose and chat.
+
+Every verb has a batched form, and the single form is the batched form of one: a batch of N gives what N singles give. Boxes go
+in and come out in pixels of the picture that was given.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+from transformers.generation import BaseStreamer
+
+from parfocal.boxes import Boxes, Warp
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
+from parfocal.errors import DataError, FrameError
+from parfocal.images import image_frame, load_image
+from parfocal.models.decoding import LiveRegions
+from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.proposer import Regions
+from parfocal.predict.answer import Answer
+
+Picture = str | Path | bytes | PIL.Image.Image | np.ndarray
+BoxesLike = Boxes | Sequence[Sequence[float]] | None
+
+MAX_NEW_TOKENS = 192
+_REFERENCE = re.compile(r"\[region (\d+)\]")
+
+
+@dataclass
+class _Scene:
+    """Pictures of a batch, each encoded once, and which picture each row is about."""
+
+    images: list[PIL.Image.Image]
+    warps: list[Warp]
+    rows: list[int]
+    features: ImageFeatures
+    seconds: float
+
+    def warp(self, row: int) -> Warp:
+        return self.warps[self.rows[row]]
+
+    def image(self, row: int) -> PIL.Image.Image:
+        return self.images[self.rows[row]]
+
+
+class Predictor:
+    """A loaded model that answers questions about pictures; make one with `parfocal.load`.
+
+    Args:
+        model: in evaluation mode. processor: the one it was trained with. name: for answers and reports.
+    """
+
+    def __init__(self, model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, name: str) -> None:
+        self.model, self.processor, self.name = model.eval(), processor, name
+
+    # single forms
+
+    def ask(self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any) -> Answer:
+        """Answer a question.
+
+        Args:
+            image: file, bytes, PIL picture or uint8 array.
+            question: words; `[region 0]` in them names the first of `boxes`. Boxes that are not named are named at the end.
+            boxes: regions the question is about, xyxy in pixels of the picture.
+            options: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `seed`, `streamer`.
+        """
+        return self.ask_batch([image], [question], [boxes], **options)[0]
+
+    def locate(self, image: Picture, phrase: str, *, all: bool = False, **options: Any) -> Answer:  # noqa: A002
+        """Find what `phrase` names; with `all`, every instance. `Answer.text.is_nothing` when it is not there."""
+        return self.locate_batch([image], [phrase], all=all, **options)[0]
+
+    def describe(self, image: Picture, boxes: BoxesLike = None, **options: Any) -> Answer | list[Answer]:
+        """Describe the picture with grounded phrases, or, given boxes, each region in order (one Answer a box)."""
+        if boxes is None:
+            return self.describe_batch([image], **options)[0]
+        return self.describe_regions_batch([image], [boxes], **options)[0]
+
+    def propose(self, image: Picture, top: int = 20) -> Boxes:
+        """Return up to `top` object boxes with scores, best first, in pixels of the picture."""
+        return self.propose_batch([image], top)[0]
+
+    def chat(self, image: Picture) -> Chat:
+        """Start a conversation about one picture."""
+        return Chat(self, load_image(image))
+
+    # batched forms
+
+    def ask_batch(
+        self, images: Sequence[Picture], questions: Sequence[str | GroundedText], boxes: Sequence[BoxesLike] | None = None,
+        **options: Any,
+    ) -> list[Answer]:  # fmt: skip
+        """Answer one question a picture; see `ask`. The same picture given twice (the same object) is encoded once."""
+        _same_length(images=images, questions=questions, boxes=boxes if boxes is not None else images)
+        scene = self._see(images)
+        regions = [self._boxes(scene.image(row), boxes[row] if boxes else None) for row in range(len(images))]
+        asked = [self._question(question, own) for question, own in zip(questions, regions, strict=True)]
+        return self._answer(scene, asked, regions, **options)
+
+    def locate_batch(self, images: Sequence[Picture], phrases: Sequence[str], *, all: bool = False, **options: Any) -> list[Answer]:  # noqa: A002
+        """Find one phrase a picture; see `locate`."""
+        _same_length(images=images, phrases=phrases)
+        dialect = self.processor.dialect
+        questions = [(dialect.locate_all if all else dialect.locate)(_phrase(phrase)) for phrase in phrases]
+        scene = self._see(images)
+        regions = [self._boxes(scene.image(row), None) for row in range(len(images))]
+        answers = self._answer(scene, questions, regions, unique=True, expects_boxes=True, **options)
+        return [_named(answer, phrase.strip()) for answer, phrase in zip(answers, phrases, strict=True)]
+
+    def describe_batch(self, images: Sequence[Picture], **options: Any) -> list[Answer]:
+        """Describe whole pictures with grounded phrases."""
+        scene = self._see(images)
+        regions = [self._boxes(scene.image(row), None) for row in range(len(images))]
+        questions = [self.processor.dialect.describe()] * len(images)
+        return self._answer(scene, questions, regions, unique=True, **options)
+
+    def describe_regions_batch(
+        self, images: Sequence[Picture], boxes: Sequence[BoxesLike], **options: Any
+    ) -> list[list[Answer]]:
+        """Describe every box of every picture: k boxes in, k answers out, in order."""
+        _same_length(images=images, boxes=boxes)
+        scene = self._see(images)
+        owners, questions, regions = [], [], []
+        for row in range(len(images)):
+            own = self._boxes(scene.image(row), boxes[row])
+            for start in range(0, len(own), max(1, self.model.num_slots)):  # more boxes than slots: ask in parts
+                part = own[start : start + self.model.num_slots]
+                for index in range(len(part)):
+                    owners.append(row)
+                    questions.append(self.processor.dialect.describe_region(index))
+                    regions.append(part)
+        spread = _Scene(scene.images, scene.warps, [scene.rows[row] for row in owners], scene.features, scene.seconds)
+        answers = self._answer(spread, questions, regions, **options) if owners else []
+        return [[answer for owner, answer in zip(owners, answers, strict=True) if owner == row] for row in range(len(images))]
+
+    def propose_batch(self, images: Sequence[Picture], top: int = 20) -> list[Boxes]:
+        """Return proposals of every picture; see `propose`."""
+        scene = self._see(images)
+        with torch.inference_mode():
+            regions = self.model.propose(scene.features[scene.rows])
+        return [self._region_boxes(regions, row, scene)[:top] for row in range(len(images))]
+
+    # the one path that all verbs take
+
+    def _see(self, images: Sequence[Picture]) -> _Scene:
+        unique: dict[int, int] = {}
+        rows = [unique.setdefault(id(image), len(unique)) for image in images]
+        first = {number: index for index, number in reversed(list(enumerate(rows)))}
+        pictures = [load_image(images[first[number]]) for number in range(len(unique))]
+        started = time.perf_counter()
+        pixel_values, warps = self.processor.pixel_values(pictures) if pictures else ([], [])
+        if not pictures:
+            raise DataError("no pictures were given.")
+        with torch.inference_mode():
+            features = self.model.encode([self._float(value) for value in pixel_values])
+        return _Scene(pictures, warps, rows, features, time.perf_counter() - started)
+
+    def _answer(
+        self, scene: _Scene, questions: list[GroundedText], regions: list[Boxes], *, unique: bool = False,
+        expects_boxes: bool = False, history: list[list[tuple[str, str]]] | None = None, **options: Any,
+    ) -> list[Answer]:  # fmt: skip
+        started = time.perf_counter()
+        warps = [scene.warp(row) for row in range(len(questions))]
+        text = self.processor.ask(questions, regions, warps, history).to(self.model.device)
+        with torch.inference_mode():
+            features = scene.features[scene.rows]
+            chosen = self.model.propose(features, text.user_boxes, text.user_mask) if self.model.num_slots else None
+            generated, confidence = self._generate(text.input_ids, text.attention_mask, features, chosen, unique, options)
+        timing = {"encode": scene.seconds, "generate": time.perf_counter() - started}
+        answers = []
+        for row, question in enumerate(questions):
+            proposals = self._region_boxes(chosen, row, scene, confidence) if chosen else Boxes.empty(image_frame(scene.image(row)))
+            view = self.processor.view(image_frame(scene.image(row)), warps[row], proposals)
+            parsed = self.processor.decode(generated[row], view, expects_boxes)
+            answers.append(
+                Answer(question=question, text=parsed.text, image=scene.image(row), proposals=proposals,
+                       problems=parsed.problems, timing=timing, model=self.name,
+                       regions=regions[row] if len(regions[row]) else None)
+            )  # fmt: skip
+        return answers
+
+    def _generate(
+        self, input_ids: Tensor, attention_mask: Tensor, features: ImageFeatures, regions: Regions | None, unique: bool,
+        options: dict[str, Any],
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return new tokens int[B, N] and, with regions, how sure the model was of each slot it named, float[B, R]."""
+        model, chosen = self.model, dict(options)
+        seed = chosen.pop("seed", None)
+        if seed is not None:
+            torch.manual_seed(seed)
+        streamer: BaseStreamer | None = chosen.pop("streamer", None)
+        processors, extra = LogitsProcessorList(), {}
+        if regions is not None:
+            attention_mask = model.live_mask(input_ids, attention_mask, regions.mask)
+            first = model.config.token_ids.first_region
+            processors.append(LiveRegions(first, regions.mask, input_ids.shape[1], unique))
+            extra["region_features"] = regions.features
+        output = model.generate(
+            input_ids=input_ids, attention_mask=attention_mask, image_features=features.image, logits_processor=processors,
+            return_dict_in_generate=True, output_scores=True, streamer=streamer, pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=self.processor.tokenizer.eos_token_id,
+            **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
+        )  # fmt: skip
+        tokens = output.sequences[:, input_ids.shape[1] :]
+        return tokens, self._confidence(tokens, output, regions) if regions is not None else None
+
+    def _confidence(self, tokens: Tensor, output: Any, regions: Regions) -> Tensor:
+        """Probability of each named slot's token where it was first named, times the slot's own score."""
+        first, slots = self.model.config.token_ids.first_region, regions.mask.shape[1]
+        scores = regions.scores.clone()
+        beams = getattr(output, "beam_indices", None)
+        for step in range(tokens.shape[1] - 1, -1, -1):  # backwards, so that the first mention stays
+            named = tokens[:, step] - first
+            for row in torch.nonzero((named >= 0) & (named < slots))[:, 0].tolist():
+                source = row if beams is None else int(beams[row, step])
+                probability = output.scores[step][source].float().softmax(-1)[tokens[row, step]]
+                scores[row, named[row]] = regions.scores[row, named[row]] * probability
+        return scores
+
+    def _region_boxes(self, regions: Regions, row: int, scene: _Scene, scores: Tensor | None = None) -> Boxes:
+        """Return the live slots of a row in pixels of its picture, clipped to it."""
+        live = regions.mask[row]
+        values = (regions.scores if scores is None else scores)[row][live].float().cpu().numpy()
+        warp = scene.warp(row)
+        boxes = Boxes.from_cxcywh(regions.boxes[row][live].double().cpu().numpy(), warp.target, scores=values)
+        return warp.inverse().apply(boxes).clip()
+
+    def _question(self, question: str | GroundedText, boxes: Boxes) -> GroundedText:
+        """Turn `[region k]` into references, and refer to boxes that the words do not name."""
+        if isinstance(question, GroundedText):
+            return question
+        if not question.strip():
+            raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
+        pieces = _REFERENCE.split(question.strip())
+        spans: list[Any] = []
+        for index, piece in enumerate(pieces):
+            spans.append(RegionRef(int(piece)) if index % 2 else piece)
+        named = {span.index for span in spans if isinstance(span, RegionRef)}
+        beyond = [index for index in named if index >= len(boxes)]
+        if beyond:
+            raise FrameError(f"the question names [region {beyond[0]}] but {len(boxes)} boxes were given; they count from 0.")
+        for index in range(len(boxes)):
+            if index not in named:
+                spans += [" ", RegionRef(index)]
+        return GroundedText.of(*[span for span in spans if span != ""])
+
+    def _boxes(self, image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
+        frame = image_frame(image)
+        if boxes is None:
+            return Boxes.empty(frame)
+        if not isinstance(boxes, Boxes):
+            boxes = Boxes(boxes, frame) if len(boxes) else Boxes.empty(frame)
+        if boxes.frame != frame:
+            raise FrameError(f"boxes are in frame {boxes.frame}, the picture is {frame}; give pixels of the picture itself.")
+        outside = np.flatnonzero((boxes.clip().area <= 0) | (np.abs(boxes.clip().xyxy - boxes.xyxy).max(axis=1) > 1.0))
+        if len(outside):
+            row = boxes.xyxy[outside[0]].tolist()
+            raise FrameError(
+                f"box {int(outside[0])} {row} is empty or not inside the picture ({image.width}x{image.height}). "
+                "Give x1, y1, x2, y2 in pixels of the picture."
+            )
+        return boxes.clip()
+
+    def _float(self, value: Tensor) -> Tensor:
+        return value.to(self.model.device, self.model.dtype)
+
+
+@dataclass
+class Chat:
+    """A conversation about one picture. Boxes given in a turn stay known; models trained on single turns see one turn."""
+
+    predictor: Predictor
+    image: PIL.Image.Image
+    answers: list[Answer] = field(default_factory=list)
+
+    def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
+        """Ask the next question; see `Predictor.ask`."""
+        predictor, processor = self.predictor, self.predictor.processor
+        if processor.settings.template.independent_turns or not self.answers:
+            answer = predictor.ask(self.image, question, boxes, **options)
+        else:
+            scene = predictor._see([self.image])
+            own = predictor._boxes(self.image, boxes)
+            asked = predictor._question(question, own)
+            answer = predictor._answer(scene, [asked], [own], history=[self._history(scene.warp(0))], **options)[0]
+        self.answers.append(answer)
+        return answer
+
+    def _history(self, warp: Warp) -> list[tuple[str, str]]:
+        render = self.predictor.processor.dialect.render
+        turns = []
+        for answer in self.answers:
+            view = self.predictor.processor.view(image_frame(self.image), warp, answer.proposals)
+            turns.append((render(GroundedText.of(answer.question) if isinstance(answer.question, str) else answer.question, view),
+                          render(answer.text, view)))  # fmt: skip
+        return turns
+
+
+def _named(answer: Answer, phrase: str) -> Answer:
+    """Give bare boxes (and a bare "none") the words that were asked for."""
+    spans = [
+        Phrase(phrase, span.boxes) if isinstance(span, Phrase) and not span.text
+        else Nothing(phrase) if isinstance(span, Nothing) and not span.phrase else span
+        for span in answer.text.spans
+    ]  # fmt: skip
+    return replace(answer, text=GroundedText(tuple(spans)))
+
+
+def _phrase(phrase: str) -> str:
+    if not phrase.strip():
+        raise DataError("the phrase to locate is empty; name something, such as 'the red apple'.")
+    return phrase.strip()
+
+
+def _same_length(**columns: Sequence[Any]) -> None:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"a batch needs as many of each, got {lengths}.")

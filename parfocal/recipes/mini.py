@@ -1,0 +1,64 @@
+"""mini: all of Groma's plan at toy size, on seeded scenes. Perception first, then language on frozen perception."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parfocal.data.scenes import turns
+from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article
+from parfocal.data.scenes.expressions import EXTREMES, SECONDS, SIDES
+from parfocal.dialects import get_dialect
+from parfocal.models.presets import mini as mini_config
+from parfocal.models.processing import ParfocalProcessor, PromptTemplate, build_processor, token_ids_of
+from parfocal.models.tokenizers import END, train_tokenizer
+from parfocal.train.recipe import Optim, Recipe, Stage
+
+TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independent_turns=True)
+NUM_IMAGE_TOKENS = 36
+VOCAB_SIZE = 2048
+
+
+def mini() -> Recipe:
+    """Return mini's recipe: perception (find and tell apart), then language (name, point, compare, count, refuse).
+
+    The language stage keeps towers, proposer and region appearance frozen: only what turns appearances into tokens trains.
+    """
+    appearance = ("regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
+                  "regions.context.threshold")  # fmt: skip
+    perception = Stage(
+        "perception", "detection", trainable=("vision", "proposer", *appearance), samples=120_000, batch_size=32,
+        optim=Optim(lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0),
+    )  # fmt: skip
+    language = Stage(
+        "language", "language", samples=72_000, batch_size=16, eval_samples=0,
+        trainable=("projector", "regions.position", "regions.context.project", "regions.lift", "regions.norm", "text"),
+        optim=Optim(lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0),
+    )  # fmt: skip
+    return Recipe("mini", "mini", (perception, language))
+
+
+def mini_processor() -> ParfocalProcessor:
+    """Build mini's processor; its tokenizer is learned from the sentences that mini can meet, always the same ones."""
+    dialect, config = get_dialect("region_tokens"), mini_config(VOCAB_SIZE)
+    tokenizer = train_tokenizer(_sentences(), dialect, TEMPLATE, config.proposer.max_regions, VOCAB_SIZE)
+    config.token_ids = token_ids_of(tokenizer)
+    return build_processor(tokenizer, config, TEMPLATE, NUM_IMAGE_TOKENS)
+
+
+def _sentences() -> list[str]:
+    """Return every name in every wording, without markup."""
+    dialect = get_dialect("region_tokens")
+    canonical = [dialect.locate("{}"), dialect.locate_all("{}"), dialect.describe(), dialect.describe_region(0)]
+    patterns = [*turns.WHERE, *turns.EXISTS, *turns.COUNT, *turns.ALL, *turns.NAME_REGION, *turns.CAPTION]
+    patterns += [item.plain.replace("[grounding]", "") for item in canonical]
+    patterns += ["Yes, {}.", "No, {} and {}", "{}, {}."]
+    generator = np.random.default_rng(0)
+    words = [*EXTREMES, *SECONDS, *SIDES, *(word for group in turns.SYNONYMS.values() for word in group), *FAMILIES]
+    sentences = [f"the {word} {word}" for word in words] * 8
+    sentences += [f"{number} {number}" for number in range(21)] * 8
+    for kind in KINDS:
+        names = [kind.name, kind.plural, f"the {kind.name}", f"{article(kind.name)} {kind.name}"]
+        for name in names * 2:
+            chosen = generator.choice(patterns, size=4)
+            sentences += [pattern.replace("{}", name) for pattern in chosen] + [name]
+    return sentences + patterns * 20

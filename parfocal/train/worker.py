@@ -1,0 +1,14 @@
+"""Entry point of every training process: `python -m parfocal.train.worker OUT`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from parfocal.train.run import work
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    work(Path(sys.argv[1]))
