@@ -1,7 +1,8 @@
 """Every error that parfocal raises on purpose.
 
-One small class per cause, so that callers can catch what they can handle. The message of each says what was wrong, the
-value, what is allowed and what to do next. This is the one module that every room may import.
+One small class per cause, so that callers can catch what they can handle. The message of each says
+what was wrong, the value, what is allowed and what to do next. This is the one module that every
+room may import.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from typing import TYPE_CHECKING
 
 # Read at import time by the libraries they steer, hence before anything else is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from parfocal.data.scenes.sprites import SpriteBank
 
 settings.register_profile("parfocal", derandomize=True, deadline=None, database=None)
 settings.load_profile("parfocal")
@@ -55,3 +59,30 @@ def fix_randomness() -> None:
     if torch is not None:
         torch.manual_seed(0)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def toy_bank() -> SpriteBank:
+    """Every kind as a flat shape of its own colour: scenes without the art of the real ones."""
+    from PIL import Image, ImageDraw
+
+    from parfocal.data.scenes.catalogue import KINDS
+    from parfocal.data.scenes.sprites import MIP_SIDES, SpriteBank
+
+    def sprite(index: int, side: int) -> Image.Image:
+        height = round(side * (0.6 + 0.1 * (index % 5)))
+        right, bottom = side - 1, height - 1
+        red, green, blue = (37 * index % 256, 91 * index % 256, 153 * index % 256)
+        picture = Image.new("RGBA", (side, height))
+        draw = ImageDraw.Draw(picture)
+        if index % 3 == 0:
+            draw.ellipse((0, 0, right, bottom), fill=(red, green, blue, 255))
+        elif index % 3 == 1:
+            draw.rectangle((0, 0, right, bottom), fill=(red, green, blue, 255))
+        else:
+            corners = ((0, bottom), (right, bottom), (side // 2, 0))
+            draw.polygon(corners, fill=(red, green, blue, 255))
+        return picture.convert("RGBa")
+
+    mips = tuple(tuple(sprite(index, side) for side in MIP_SIDES) for index in range(len(KINDS)))
+    return SpriteBank(KINDS, mips)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from parfocal.boxes.frame import MAX_COORDINATE, Frame, format_number
-from parfocal.errors import FrameError, ShapeError
+from parfocal.errors import ConfigError, FrameError, ShapeError
 
 FloatArray = NDArray[np.float64]
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def check_extents(rows: FloatArray, frame: Frame, constructor: str) -> None:
 
 
 def read_scores(scores: ArrayLike | None, num_boxes: int) -> FloatArray | None:
-    """Read float64[N] finite scores, read-only, or None.
+    """Read float64[N] finite scores, or None.
 
     Raises:
         ShapeError: if there is not one finite number a box.
@@ -139,7 +139,6 @@ def read_scores(scores: ArrayLike | None, num_boxes: int) -> FloatArray | None:
             f"score {row} is {array[row]}; scores must be finite numbers. Drop the box or give it "
             f"a score."
         )
-    array.setflags(write=False)
     return array
 
 
@@ -231,6 +230,19 @@ def require_frame(frame: object) -> None:
         )
 
 
+def check_bins(bins: object) -> None:
+    """Refuse a number of bins that cannot divide a side.
+
+    Raises:
+        ConfigError: if bins is not a positive whole number.
+    """
+    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
+        raise ConfigError(
+            f"bins is {bins!r}; it must be a whole number of 1 or more, as in "
+            "Boxes.from_bins(rows, frame, bins=1000)."
+        )
+
+
 def require_same_frame(first: Frame, second: Frame, what: str) -> None:
     """Refuse to bring boxes of two frames together.
 
@@ -246,6 +258,7 @@ def require_same_frame(first: Frame, second: Frame, what: str) -> None:
 
 def read_finite(values: ArrayLike, frame: Frame) -> FloatArray:
     """Read float[N, 4] rows of finite numbers."""
+    require_frame(frame)
     rows = read_rows(values, "boxes")
     check_finite(rows, frame)
     return rows
@@ -253,7 +266,6 @@ def read_finite(values: ArrayLike, frame: Frame) -> FloatArray:
 
 def read_extents(values: ArrayLike, frame: Frame, constructor: str) -> FloatArray:
     """Read float[N, 4] rows whose last two columns are a width and a height."""
-    require_frame(frame)
     rows = read_finite(values, frame)
     check_extents(rows, frame, constructor)
     return rows

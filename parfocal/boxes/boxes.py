@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from parfocal.boxes.arrays import (
     FloatArray,
+    check_bins,
     check_corners,
     first_few,
     joined,
@@ -25,13 +26,12 @@ from parfocal.boxes.arrays import (
     read_finite,
     read_labels,
     read_scores,
-    require_frame,
     require_same_frame,
     row_numbers,
     sides_xyxy,
 )
 from parfocal.boxes.frame import Frame
-from parfocal.errors import ConfigError, FrameError, ShapeError
+from parfocal.errors import FrameError, ShapeError
 
 Index: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
 
@@ -41,6 +41,7 @@ class _Keep(enum.Enum):
 
 
 _KEEP: Final = _Keep.KEEP
+_SLOTS: Final = ("_frame", "_labels", "_scores", "_xyxy")
 
 
 class Boxes:
@@ -73,7 +74,7 @@ x2 < x1; boxes are (x1, y1, x2, y2). If the numbers are x, y, width, height use 
 if they are centre x, centre y, width, height use Boxes.from_cxcywh.
     """
 
-    __slots__ = ("_frame", "_labels", "_scores", "_xyxy")
+    __slots__ = _SLOTS
 
     _xyxy: FloatArray
     _frame: Frame
@@ -87,14 +88,10 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         scores: ArrayLike | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        require_frame(frame)
         array = read_finite(xyxy, frame)
         check_corners(array, frame)
-        array.setflags(write=False)
-        object.__setattr__(self, "_xyxy", array)
-        object.__setattr__(self, "_frame", frame)
-        object.__setattr__(self, "_scores", read_scores(scores, len(array)))
-        object.__setattr__(self, "_labels", read_labels(labels, len(array)))
+        num_boxes = len(array)
+        _fill(self, array, frame, read_scores(scores, num_boxes), read_labels(labels, num_boxes))
 
     @classmethod
     def from_xywh(
@@ -150,7 +147,6 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         >>> Boxes.from_unit([[0.25, 0.5, 0.75, 1.0]], Frame("image", 640, 400)).to_json()
         [[160.0, 200.0, 480.0, 400.0]]
         """
-        require_frame(frame)
         rows = read_finite(xyxy_unit, frame)
         return cls(rows * sides_xyxy(frame), frame, scores, labels)
 
@@ -178,12 +174,7 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         >>> Boxes.from_bins([[250, 500, 750, 1000]], Frame("image", 640, 400)).to_json()
         [[160.0, 200.0, 480.0, 400.0]]
         """
-        if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-            raise ConfigError(
-                f"bins is {bins!r}; it must be a whole number of 1 or more, as in "
-                "Boxes.from_bins(rows, frame, bins=1000)."
-            )
-        require_frame(frame)
+        check_bins(bins)
         rows = read_finite(xyxy_bins, frame)
         return cls(rows / bins * sides_xyxy(frame), frame, scores, labels)
 
@@ -210,10 +201,6 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         >>> len(Boxes.concat([Boxes([[0, 0, 1, 1]], frame), Boxes([[2, 2, 3, 3]], frame)]))
         2
         """
-        if isinstance(parts, Boxes):
-            raise ShapeError(
-                "Boxes.concat takes a list of Boxes, got one Boxes. Write Boxes.concat([a, b])."
-            )
         found = list(parts)
         if not found:
             raise FrameError(
@@ -338,20 +325,11 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         [[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 3.0, 3.0]]
         """
         rows = row_numbers(index, len(self))
-        labels = None if self._labels is None else [self._labels[row] for row in rows]
+        labels = None if self._labels is None else tuple(self._labels[row] for row in rows)
         scores = None if self._scores is None else self._scores[rows]
-        return self._subset(self._xyxy[rows], scores, labels)
-
-    def _subset(self, xyxy: FloatArray, scores: FloatArray | None, labels: list[str] | None) -> Boxes:
-        """Boxes of rows that were checked when `self` was made; selection is on the hot path of data pipelines."""
+        # Selection is a hot path of data pipelines, and these rows have been checked already.
         chosen = object.__new__(Boxes)
-        xyxy.setflags(write=False)
-        if scores is not None:
-            scores.setflags(write=False)
-        object.__setattr__(chosen, "_xyxy", xyxy)
-        object.__setattr__(chosen, "_frame", self._frame)
-        object.__setattr__(chosen, "_scores", scores)
-        object.__setattr__(chosen, "_labels", None if labels is None else tuple(labels))
+        _fill(chosen, self._xyxy[rows], self._frame, scores, labels)
         return chosen
 
     def __eq__(self, other: object) -> bool:
@@ -398,12 +376,22 @@ if they are centre x, centre y, width, height use Boxes.from_cxcywh.
         return (Boxes, (self._xyxy, self._frame, self._scores, self._labels))
 
 
-def require_boxes(value: object, what: str) -> None:
-    """Refuse anything that is not Boxes, saying how to make some.
+def _fill(
+    boxes: Boxes,
+    xyxy: FloatArray,
+    frame: Frame,
+    scores: FloatArray | None,
+    labels: tuple[str, ...] | None,
+) -> None:
+    for array in (xyxy, scores):
+        if array is not None:
+            array.setflags(write=False)
+    for name, value in zip(_SLOTS, (frame, labels, scores, xyxy), strict=True):
+        object.__setattr__(boxes, name, value)
 
-    Raises:
-        ShapeError: naming what was given.
-    """
+
+def require_boxes(value: object, what: str) -> None:
+    """Refuse anything that is not Boxes, saying how to make some."""
     if not isinstance(value, Boxes):
         raise ShapeError(
             f"{what} takes Boxes, got {type(value).__name__}. Give the numbers a frame first: "

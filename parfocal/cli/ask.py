@@ -35,7 +35,7 @@ def ask(
 ) -> None:
     """Ask anything; the phrases of the answer come with boxes.
 
-    Example: parfocal ask out/demo/scene.png "How many apples are there?"
+    Example: parfocal ask out/demo/scene.png "How many telephones are there?"
     """
     check_words(question, "question")
     check_save(save)
@@ -61,7 +61,7 @@ def locate(
 ) -> None:
     """Find what a phrase means; a phrase that is not in the picture gets no box.
 
-    Example: parfocal locate out/demo/scene.png "the leftmost apple" "a dog" --json
+    Example: parfocal locate out/demo/scene.png "the telephone right of the crocodile" "the top hat"
     """
     for phrase in phrases:
         check_words(phrase, "phrase")

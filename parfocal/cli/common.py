@@ -95,11 +95,11 @@ def load_picture(path: Path) -> Image.Image:
 def load_predictor(model: str, device: str) -> Predictor:
     """Load a model while telling so on stderr."""
     with error_console().status(f"loading {model}"):
-        from transformers.utils.logging import disable_progress_bar
+        from transformers.utils import logging as hub_logging
 
         from parfocal import predict
 
-        disable_progress_bar()  # a second bar would tear the status line
+        hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it tears the status line
         return predict.load(model, device=device)
 
 

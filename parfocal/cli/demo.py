@@ -69,7 +69,8 @@ def choose_pictures(split: SceneSet) -> list[DemoPicture]:
 
 def _shows_all(scene: Scene) -> bool:
     kinds = {expression.kind for expression in scene.expressions}
-    return kinds == {"unique", "twin"} and bool(scene.absent and scene.counts and scene.regions)
+    several = any(count.n > 1 for count in scene.counts)
+    return kinds == {"unique", "twin"} and several and bool(scene.absent and scene.regions)
 
 
 def demo_steps(scene: Scene) -> tuple[Step, ...]:
@@ -81,7 +82,8 @@ def demo_steps(scene: Scene) -> tuple[Step, ...]:
         found = [expression.text for expression in scene.expressions if expression.kind == kind]
         steps += [Step("locate", title, text) for text in found[:1]]
     steps += [Step("locate", "something that is not there", a.text) for a in scene.absent[:1]]
-    steps += [Step("ask", "counting", f"How many {c.text} are there?") for c in scene.counts[:1]]
+    counts = sorted(scene.counts, key=lambda count: count.n, reverse=True)
+    steps += [Step("ask", "counting", f"How many {c.text} are there?") for c in counts[:1]]
     if scene.regions:
         boxes = scene.boxes.replace(labels=None)[list(scene.regions[:3])]
         steps.append(Step("name", "naming given boxes", "What is in these boxes?", boxes))

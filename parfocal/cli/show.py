@@ -36,9 +36,8 @@ def colour_text(grounded: GroundedText) -> Text:
     slots = iter(colour_slots(grounded.phrases))
     text = Text()
     for span in grounded.spans:
-        style = ""
-        if isinstance(span, Phrase):
-            style = f"bold {slot_colour(next(slots))}"
+        slot = next(slots) if isinstance(span, Phrase) else None
+        style = "" if slot is None else f"bold {slot_colour(slot)}"
         text.append(Words((span,)).plain, style)
     return text
 
@@ -188,10 +187,8 @@ def show_located(
         results = [located_json(p, a) for p, a in zip(phrases, answers, strict=True)]
         print_json(header_json(picture, answers[0].model, results))
         return
-    rows: list[tuple[Text | str, Boxes]] = []
-    for slot, (phrase, answer) in enumerate(zip(phrases, answers, strict=True)):
-        rows.append((coloured(phrase, slot), answer.boxes))
-    console().print(box_table(rows))
+    boxes = [answer.boxes for answer in answers]
+    console().print(box_table(zip(coloured(phrases, boxes), boxes, strict=True)))
     for answer in answers:
         show_problems(answer.problems)
 
@@ -212,9 +209,8 @@ def show_regions(
         results = [described_json(r, a) for r, a in zip(regions, answers, strict=True)]
         print_json(header_json(picture, answers[0].model, results))
         return
-    pairs = enumerate(zip(regions, answers, strict=True))
-    rows = [(coloured(answer.text.plain, slot), region) for slot, (region, answer) in pairs]
-    console().print(box_table(rows, first="description"))
+    names = coloured([answer.text.plain for answer in answers], list(regions))
+    console().print(box_table(zip(names, regions, strict=True), first="description"))
     for answer in answers:
         show_problems(answer.problems)
 
@@ -224,8 +220,9 @@ def show_proposals(picture: Image.Image, boxes: Boxes, model: str, as_json: bool
     if as_json:
         print_json({**header_json(picture, model, []), "results": boxes_json(boxes)})
         return
-    rows = [(coloured(str(row), row), box) for row, box in enumerate(boxes)]
-    console().print(box_table(rows, first="#") if rows else "no proposals")
+    numbers = coloured([str(row) for row in range(len(boxes))], list(boxes))
+    rows = zip(numbers, boxes, strict=True)
+    console().print(box_table(rows, first="#") if numbers else "no proposals")
 
 
 def save_proposals(picture: Image.Image, boxes: Boxes, model: str, path: Path | None) -> None:
@@ -260,10 +257,15 @@ def print_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def coloured(words: str, slot: int) -> Text:
-    """Words in the colour that pictures and pages give to the phrase of this number."""
+def coloured(words: Sequence[str], boxes: Sequence[Boxes]) -> list[Text]:
+    """Words in the colours that pictures and pages give to phrases with these boxes."""
     from rich.text import Text
 
-    from parfocal.data.drawing import slot_colour
+    from parfocal.data.drawing import colour_slots, slot_colour
+    from parfocal.dialects.grounded import Phrase
 
-    return Text(words, f"bold {slot_colour(slot)}")
+    slots = colour_slots([Phrase(*pair) for pair in zip(words, boxes, strict=True)])
+    return [
+        Text(word) if slot is None else Text(word, f"bold {slot_colour(slot)}")
+        for word, slot in zip(words, slots, strict=True)
+    ]

@@ -181,12 +181,15 @@ def _require_str(value: object, name: str) -> None:
         raise DialectError(f"{name} is a {type(value).__name__}, must be a string.")
 
 
+_ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+
+
 def _plain_span(span: Span) -> str:
     if isinstance(span, Text | Phrase):
         return span.text
     if isinstance(span, RegionRef):
         return f"[region {span.index}]"
-    return f"no {span.phrase}" if span.phrase else "none"
+    return f"no {_ARTICLE.sub('', span.phrase)}" if span.phrase else "none"
 
 
 def _span_to_json(span: Span) -> dict[str, Any]:

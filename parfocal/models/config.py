@@ -1,7 +1,8 @@
-"""Configuration of the composable model: one strict dataclass a part, one `ParfocalConfig` around them.
+"""Configuration of the composable model: a strict dataclass a part, `ParfocalConfig` around them.
 
-Every part rejects unknown keys; the top level, which has to admit the extras that Transformers adds, rejects keys that are
-close to a field of ours (`fusoin=...`). Nothing is rewritten after construction: what does not fit is a `ConfigError`.
+Every part rejects unknown keys; the top level, which has to admit the extras that Transformers
+adds, rejects keys that are close to a field of ours (`fusoin=...`). Nothing is rewritten after
+construction: what does not fit is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -25,20 +26,22 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Base of the parts: builds itself from a plain mapping and back, rejecting unknown keys and unknown choices."""
+    """Base of the parts: to and from a plain mapping, rejecting unknown keys and choices."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in dataclasses.fields(self):
-            choices = get_args(hints[item.name]) if str(hints[item.name]).startswith("typing.Literal") else ()
-            if choices and getattr(self, item.name) not in choices:
+            hint, value = hints[item.name], getattr(self, item.name)
+            choices = get_args(hint) if get_origin(hint) is Literal else ()
+            if choices and value not in choices:
                 raise ConfigError(
-                    f"{type(self).__name__}.{item.name} is {getattr(self, item.name)!r}; choose one of {list(choices)}."
+                    f"{type(self).__name__}.{item.name} is {value!r}; "
+                    f"choose one of {list(choices)}."
                 )
 
     @classmethod
     def from_dict(cls: type[Part], values: Mapping[str, Any] | Part) -> Part:
-        """Build the part from `values`; ConfigError names an unknown key and the closest known one."""
+        """Build the part from `values`; ConfigError names an unknown key and the closest known."""
         if isinstance(values, cls):
             return values
         known = [item.name for item in dataclasses.fields(cls)]
@@ -46,7 +49,9 @@ class PartConfig:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(f"{cls.__name__} has no field {key!r}.{hint} Its fields are {known}.")
+                raise ConfigError(
+                    f"{cls.__name__} has no field {key!r}.{hint} Its fields are {known}."
+                )
         return cls(**{key: _frozen(value) for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,11 +76,15 @@ class TowerConfig(PartConfig):
     """One vision tower: a Transformers backbone and which of its hidden states are used.
 
     Attributes:
-        backbone: the backbone's own config as a mapping with `model_type` (CLIP, SigLIP, DINOv2/3, ConvNeXt, ResNet, ...).
+        backbone: the backbone's own config as a mapping with `model_type` (CLIP, SigLIP, DINOv2/3,
+            ConvNeXt, ResNet, ...).
         image_size: side of the square input in pixels.
-        image_mean, image_std: normalisation of RGB in 0..1.
-        token_layer: index into the hidden states for the language model's tokens; None = the final, normed state.
-        level_layers: indices for the maps that the proposer and the region encoder read, fine to coarse.
+        image_mean: subtracted from RGB in 0 to 1.
+        image_std: what the difference is divided by.
+        token_layer: index into the hidden states for the language model's tokens; None = the final,
+            normed state.
+        level_layers: indices for the maps that the proposer and the region encoder read, fine to
+            coarse.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=lambda: {"model_type": "resnet"})
@@ -92,7 +101,8 @@ class VisionConfig(PartConfig):
 
     Attributes:
         towers: one or two towers; they see the same picture, each with its own normalisation.
-        resize: `squash` to the square input, or `pad` to a square (centred, with the mean colour) and then resize.
+        resize: `squash` to the square input, or `pad` to a square (centred, with the mean colour)
+            and then resize.
         pyramid: `none`, or `fpn`: a top-down feature pyramid over the first tower's levels.
         pyramid_channels: width of the pyramid's maps.
     """
@@ -103,17 +113,26 @@ class VisionConfig(PartConfig):
     pyramid_channels: int = 256
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "towers", tuple(TowerConfig.from_dict(tower) for tower in self.towers))
+        object.__setattr__(
+            self, "towers", tuple(TowerConfig.from_dict(tower) for tower in self.towers)
+        )
         super().__post_init__()
         if not 1 <= len(self.towers) <= 2:
             raise ConfigError(f"vision has {len(self.towers)} towers; give one or two.")
         if self.pyramid == "fpn" and not self.towers[0].level_layers:
-            raise ConfigError("vision.pyramid is 'fpn' but the first tower names no level_layers to build it from.")
+            raise ConfigError(
+                "vision.pyramid is 'fpn' but the first tower names no level_layers "
+                "to build it from."
+            )
 
 
 @dataclass(frozen=True)
 class FusionConfig(PartConfig):
-    """How the towers' token maps become one: `none` (the first tower's) or `concat` (channels, first tower first)."""
+    """How the towers' token maps become one.
+
+    Attributes:
+        kind: `none` (one tower: its map), or `concat` (channels, first tower first).
+    """
 
     kind: Literal["none", "concat"] = "none"
 
@@ -143,8 +162,17 @@ class ProposerConfig(PartConfig):
         nms_threshold: a box is dropped when its IoU with a better one is above it.
         max_regions: number of region slots, user boxes included.
         candidates: best cells that reach suppression (`dense`).
-        hidden_size, encoder_layers, decoder_layers, heads, ffn_size, points, queries, dropout, score_heads,
-            score_exponents: `deformable_detr`; the dense head uses `hidden_size` only.
+        hidden_size: width of the proposer.
+        encoder_layers: of `deformable_detr`, like everything below down to `score_exponents`.
+        decoder_layers: number of them; each moves the boxes once.
+        heads: attention heads.
+        ffn_size: width between the two layers of a feed-forward block.
+        points: sampling points a head and level.
+        queries: number of boxes that leave the decoder.
+        dropout: probability, in training.
+        score_heads: names of the objectness heads, one a kind of supervision.
+        score_exponents: powers with which the heads' scores are multiplied into one.
+        refine: look at every candidate a second time and move its sides.
     """
 
     kind: Literal["none", "deformable_detr", "dense"] = "none"
@@ -162,6 +190,7 @@ class ProposerConfig(PartConfig):
     dropout: float = 0.1
     score_heads: tuple[str, ...] = ("coco", "sa1b")
     score_exponents: tuple[float, ...] = (0.4, 0.6)
+    refine: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,9 +204,11 @@ class RegionsConfig(PartConfig):
         fuse_rounds: rounds of cross-level convolution before RoIAlign (Groma: 5).
         level_scales: what each level is resized to, as multiples of its own grid (Groma: 4, 2, 1).
         coordinate_channels: append x and y planes to the levels first (Groma).
-        context: `none`, or `rank`: each region also knows its rank by position and size among all regions and among those
-            that look alike, which is what comparisons ("the second apple from the left") are about.
-        layout: `interleaved` (an index token, then a feature token, Groma) or `summed` (both in one position).
+        context: `none`, or `rank`: each region also knows its rank by position and size among all
+            regions and among those that look alike, which is what comparisons ("the second apple
+            from the left") are about.
+        layout: `interleaved` (an index token, then a feature token, Groma) or `summed` (both in one
+            position).
         norm: layer-normalise the result and scale it like the token embeddings.
     """
 
@@ -194,11 +225,14 @@ class RegionsConfig(PartConfig):
 
 @dataclass(frozen=True)
 class TokenIds(PartConfig):
-    """Ids of the tokens that the model replaces by features; -1 where the dialect has no such token.
+    """Ids of the tokens that the model replaces by features; -1 where the dialect has none.
 
     Attributes:
-        image: one a fused vision token. region: one a region slot. region_feature: a user region's feature in the text.
-        ground_box: a box of the answer whose slot is not known yet (training only). first_region: id of `<r0>`.
+        image: one a fused vision token.
+        region: one a region slot.
+        region_feature: a user region's feature in the text.
+        ground_box: a box of the answer whose slot is not known yet (training only).
+        first_region: id of `<r0>`; the other region names follow it.
     """
 
     image: int = -1
@@ -220,7 +254,7 @@ _PARTS: dict[str, type[PartConfig]] = {
 
 @strict
 class ParfocalConfig(PreTrainedConfig):
-    """A whole model: `vision -> fusion -> projector`, `proposer -> regions`, `text`, and the dialect it speaks.
+    """A whole model: `vision -> fusion -> projector`, `proposer -> regions`, `text` and a dialect.
 
     Example:
         >>> config = ParfocalConfig(vision={"resize": "squash"}, dialect="plain")
@@ -229,7 +263,9 @@ class ParfocalConfig(PreTrainedConfig):
     """
 
     model_type = "parfocal"
-    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2")}  # noqa: RUF012
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2")
+    }
 
     vision: Any = None
     fusion: Any = None
@@ -247,7 +283,9 @@ class ParfocalConfig(PreTrainedConfig):
         for key in kwargs:
             close = difflib.get_close_matches(key, ours, n=1, cutoff=0.75)
             if close:
-                raise ConfigError(f"ParfocalConfig has no field {key!r}. Did you mean {close[0]!r}?")
+                raise ConfigError(
+                    f"ParfocalConfig has no field {key!r}. Did you mean {close[0]!r}?"
+                )
         for name, part in _PARTS.items():
             setattr(self, name, part.from_dict(getattr(self, name) or {}))
         super().__post_init__(**kwargs)
@@ -256,17 +294,25 @@ class ParfocalConfig(PreTrainedConfig):
 
     def _check_parts(self) -> None:
         if self.fusion.kind == "concat" and len(self.vision.towers) != 2:
-            raise ConfigError("fusion.kind is 'concat' but vision has one tower; give two or use 'none'.")
+            raise ConfigError(
+                "fusion.kind is 'concat' but vision has one tower; give two or use 'none'."
+            )
         if self.fusion.kind == "none" and len(self.vision.towers) != 1:
             raise ConfigError("vision has two towers but fusion.kind is 'none'; use 'concat'.")
         levels = len(self.vision.towers[0].level_layers)
         if (self.proposer.kind != "none" or self.regions.kind != "none") and levels == 0:
-            raise ConfigError("a proposer or region encoder needs vision.towers[0].level_layers; it names none.")
+            raise ConfigError(
+                "a proposer or region encoder needs vision.towers[0].level_layers; it names none."
+            )
         if self.proposer.kind != "none" and self.regions.kind == "none":
-            raise ConfigError("proposer without regions: proposed boxes would never reach the text; set regions.kind.")
+            raise ConfigError(
+                "proposer without regions: proposed boxes would never reach the text; "
+                "set regions.kind."
+            )
         if self.regions.kind == "multilevel_roi" and len(self.regions.level_scales) > levels:
             raise ConfigError(
-                f"regions.level_scales has {len(self.regions.level_scales)} entries for {levels} level(s) of the tower."
+                f"regions.level_scales has {len(self.regions.level_scales)} entries "
+                f"for {levels} level(s) of the tower."
             )
 
     def to_dict(self) -> dict[str, Any]:

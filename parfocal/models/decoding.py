@@ -14,15 +14,28 @@ class LiveRegions(LogitsProcessor):
     """Only regions that exist can be named; with `unique`, each at most once (for enumerations).
 
     Args:
-        first_region: id of `<r0>`. mask: bool[B, R], live slots. prompt_length: tokens before the answer.
+        first_region: id of `<r0>`.
+        mask: bool[B, R], live slots.
+        prompt_length: tokens before the answer, the same in every row.
         unique: forbid naming a region twice in one answer.
     """
 
-    def __init__(self, first_region: int, mask: Tensor, prompt_length: int, unique: bool = False) -> None:
-        self.first, self.mask, self.prompt_length, self.unique = first_region, mask, prompt_length, unique
+    def __init__(
+        self, first_region: int, mask: Tensor, prompt_length: int, unique: bool = False
+    ) -> None:
+        self.first, self.mask = first_region, mask
+        self.prompt_length, self.unique = prompt_length, unique
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Set the scores float[B, V] of forbidden names to -inf (rows may be repeated for beams)."""
+        """Set the scores of forbidden names to -inf.
+
+        Args:
+            input_ids: int[B * n, L], n rows a question (beams), next to each other.
+            scores: float[B * n, V].
+
+        Returns:
+            float[B * n, V], a new tensor.
+        """
         slots = self.mask.shape[1]
         allowed = self.mask.repeat_interleave(scores.shape[0] // self.mask.shape[0], dim=0).clone()
         if self.unique:

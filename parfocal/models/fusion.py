@@ -1,4 +1,7 @@
-"""Fusions: from the towers' token maps to one map. Each is a module with the same `forward(maps) -> map`."""
+"""Fusions: from the towers' token maps to one map, each with the same `forward(maps) -> map`.
+
+Shapes: B images, C channels and G grid side of a token map.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,18 @@ class NoFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """Channel concatenation, first tower first. Source: TinyGroundingGPT, section 3.3. Deviates: no."""
+    """Channel concatenation, first tower first.
+
+    Source: TinyGroundingGPT, section 3.3.
+    Deviates: no.
+    """
 
     def __init__(self, channels: Sequence[int], grids: Sequence[int]) -> None:
         super().__init__()
         if len(set(grids)) != 1:
-            raise ConfigError(f"concat needs equal grids, the towers have {list(grids)}; change an image_size.")
+            raise ConfigError(
+                f"concat needs equal grids, the towers have {list(grids)}; change an image_size."
+            )
         self.out_channels, self.out_grid = sum(channels), grids[0]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -40,6 +49,14 @@ class ConcatFusion(nn.Module):
 FUSIONS = {"none": NoFusion, "concat": ConcatFusion}
 
 
-def build_fusion(config: FusionConfig, channels: Sequence[int], grids: Sequence[int]) -> NoFusion | ConcatFusion:
-    """Build the fusion that `config.kind` names for token maps of these channels and grids."""
+def build_fusion(
+    config: FusionConfig, channels: Sequence[int], grids: Sequence[int]
+) -> NoFusion | ConcatFusion:
+    """Build the fusion that `config.kind` names.
+
+    Args:
+        config: which fusion.
+        channels: of each tower's token map.
+        grids: side of each tower's token map, in tokens.
+    """
     return FUSIONS[config.kind](channels, grids)

@@ -1,8 +1,9 @@
-"""ParfocalForConditionalGeneration: the wiring of towers, fusion, projector, proposer, region encoder and language model.
+"""ParfocalForConditionalGeneration: the wiring of all parts into one model.
 
-Its life is three steps: `encode` (once an image), `propose` (regions of it), `forward` (text). Regions fill a fixed number
-of slots with a mask, so every shape is static; dead slots are masked out of attention and get no position, which makes the
-numbers equal to a layout that holds live regions only.
+Its life is three steps: `encode` (once an image), `propose` (regions of it), `forward` (text).
+Regions fill a fixed number of slots with a mask, so every shape is static; dead slots are masked
+out of attention and get no position, which makes the numbers equal to a layout that holds live
+regions only.
 
 Shapes: B rows, L tokens, T image tokens, R region slots, D text width, V vocabulary.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.fusion import build_fusion
 from parfocal.models.projector import Projector
 from parfocal.models.proposer import Candidates, Regions, build_proposer, select_regions
+from parfocal.models.refine import build_refiner
 from parfocal.models.regions import build_regions
 from parfocal.models.vision import VisionTowers
 
@@ -46,7 +48,9 @@ class ImageFeatures:
 
     def __getitem__(self, rows: Any) -> ImageFeatures:
         """Select rows (for several questions about one picture: repeat its row)."""
-        candidates = self.candidates and Candidates(self.candidates.boxes[rows], self.candidates.scores[rows], None)
+        candidates = self.candidates and Candidates(
+            self.candidates.boxes[rows], self.candidates.scores[rows], None
+        )
         return ImageFeatures(self.image[rows], [level[rows] for level in self.levels], candidates)
 
 
@@ -82,15 +86,20 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ["MultilevelRoi"]  # noqa: RUF012
+    _no_split_modules: ClassVar[list[str]] = ["MultilevelRoi"]
 
     def __init__(self, config: ParfocalConfig) -> None:
         super().__init__(config)
         width = config.text_config.hidden_size
         self.vision = VisionTowers(config.vision)
-        self.fusion = build_fusion(config.fusion, self.vision.token_channels, self.vision.token_grids)
-        self.projector = Projector(config.projector, self.fusion.out_channels, self.fusion.out_grid, width)
+        self.fusion = build_fusion(
+            config.fusion, self.vision.token_channels, self.vision.token_grids
+        )
+        self.projector = Projector(
+            config.projector, self.fusion.out_channels, self.fusion.out_grid, width
+        )
         self.proposer = build_proposer(config.proposer, self.vision.level_channels)
+        self.refiner = build_refiner(config.proposer, self.vision.level_channels)
         self.regions = build_regions(config.regions, self.vision.level_channels, width)
         self.text = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
@@ -130,30 +139,41 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Encode pictures.
 
         Args:
-            pixel_values: float[B, 3, S, S] for one tower, or a sequence with one such tensor a tower.
+            pixel_values: float[B, 3, S, S] for one tower, or a sequence with one such tensor a
+                tower.
         """
         inputs = [pixel_values] if isinstance(pixel_values, Tensor) else list(pixel_values)
         features = self.vision(inputs)
         image = self.projector(self.fusion(features.tokens))
         candidates = self.proposer(features.levels) if self.proposer is not None else None
+        if candidates is not None and self.refiner is not None:
+            candidates = self.refiner(features.levels, candidates)
         return ImageFeatures(image, features.levels, candidates)
 
     # Step 2: which boxes
 
     def propose(
-        self, features: ImageFeatures, user_boxes: Tensor | None = None, user_mask: Tensor | None = None
+        self,
+        features: ImageFeatures,
+        user_boxes: Tensor | None = None,
+        user_mask: Tensor | None = None,
     ) -> Regions:
         """Choose and describe regions: user boxes in their order, then proposals by score.
 
         Args:
             features: from `encode`.
-            user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input, padded.
+            user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input,
+                padded.
             user_mask: bool[B, U]; all True when None.
         """
         if self.regions is None:
-            raise ShapeError("this model has no region encoder (regions.kind is 'none'); it can neither take nor propose boxes.")
+            raise ShapeError(
+                "this model has no region encoder (regions.kind is 'none'); "
+                "it can neither take nor propose boxes."
+            )
         if user_boxes is None:
-            user_boxes = features.image.new_zeros(features.image.shape[0], 0, 4, dtype=torch.float32)
+            rows = features.image.shape[0]
+            user_boxes = features.image.new_zeros(rows, 0, 4, dtype=torch.float32)
         if user_mask is None:
             user_mask = torch.ones(user_boxes.shape[:2], dtype=torch.bool, device=user_boxes.device)
         regions = select_regions(features.candidates, user_boxes, user_mask, self.config.proposer)
@@ -167,10 +187,15 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # Step 3: text
 
     def embed(self, input_ids: Tensor, image: Tensor, regions: Tensor | None) -> Tensor:
-        """Look up tokens and put image tokens, region slots and the user's regions in their places, float[B, L, D].
+        """Look up tokens and put image tokens, region slots and user regions in their places.
 
         Args:
-            input_ids: int[B, L]. image: float[B, T, D]. regions: float[B, R, D] or None.
+            input_ids: int[B, L].
+            image: float[B, T, D].
+            regions: float[B, R, D], or None for text without region slots.
+
+        Returns:
+            float[B, L, D].
 
         Raises:
             ShapeError: if a row's placeholders do not match the features it should hold.
@@ -180,32 +205,40 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if regions is None:
             return embeds
         embeds = self._place_slots(embeds, input_ids, regions, ids)
-        # a user's region inside the text: the feature of the slot whose index token stands two places before it
+        # a user's region inside the text takes the feature of the slot whose index token stands
+        # two places before it: <rk></roi><refer_feat>
         rows, columns = torch.nonzero(input_ids == ids.region_feature, as_tuple=True)
         if len(rows):
             slots = input_ids[rows, columns - 2] - ids.first_region
             embeds = embeds.index_put((rows, columns), regions[rows, slots].to(embeds.dtype))
         return embeds
 
-    def _place_slots(self, embeds: Tensor, input_ids: Tensor, regions: Tensor, ids: TokenIds) -> Tensor:
+    def _place_slots(
+        self, embeds: Tensor, input_ids: Tensor, regions: Tensor, ids: TokenIds
+    ) -> Tensor:
+        """Put regions float[B, R, D] into their slots, added to their names when `summed`."""
         where = input_ids == ids.region
         if self.config.regions.layout == "interleaved":
             return _scatter(embeds, where, regions, "region slots")
-        names = self.get_input_embeddings().weight[ids.first_region : ids.first_region + regions.shape[1]]
+        names = self.get_input_embeddings().weight[
+            ids.first_region : ids.first_region + regions.shape[1]
+        ]
         return _scatter(embeds, where, regions + names.to(regions.dtype), "region slots")
 
     def live_mask(self, input_ids: Tensor, attention_mask: Tensor, region_mask: Tensor) -> Tensor:
         """Return attention_mask int[B, L] with the dead region slots of each row switched off.
 
         Args:
-            input_ids: int[B, L]. attention_mask: int[B, L]. region_mask: bool[B, R].
+            input_ids: int[B, L].
+            attention_mask: int[B, L], 0 at padding.
+            region_mask: bool[B, R], live slots.
         """
         ids, mask = self.config.token_ids, attention_mask.clone()
         rows, columns = torch.nonzero(input_ids == ids.region, as_tuple=True)
         alive = region_mask.reshape(-1).to(mask.dtype)
         mask[rows, columns] = alive
-        if self.config.regions.layout == "interleaved":  # the index token stands right before its slot
-            mask[rows, columns - 1] = alive
+        if self.config.regions.layout == "interleaved":
+            mask[rows, columns - 1] = alive  # the index token stands right before its slot
         return mask
 
     def forward(
@@ -225,14 +258,17 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: int[B, L].
-            attention_mask: int[B, L] (from `live_mask`), or float[B, 1, L, L] additive for packed turns.
+            attention_mask: int[B, L] (from `live_mask`), or float[B, 1, L, L] additive for packed
+                turns.
             position_ids: int[B, L]; counted over live tokens when None.
             past_key_values: cache of earlier tokens; their features are already in it.
             inputs_embeds: float[B, L, D] instead of input_ids.
             labels: int[B, L], -100 where nothing is learned; shifted inside.
             image_features: float[B, T, D] of `ImageFeatures.image`.
             region_features: float[B, R, D] of `Regions.features`.
-            logits_to_keep: compute logits for the last n positions only (0: all), or for these positions.
+            logits_to_keep: compute logits for the last n positions only (0: all), or for these
+                positions.
+            **kwargs: passed on to the language model.
         """
         if inputs_embeds is None:
             started = past_key_values is not None and past_key_values.get_seq_length() > 0
@@ -241,7 +277,8 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             else:
                 inputs_embeds = self.embed(input_ids, image_features, region_features)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+            counted = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+            position_ids = counted[:, -inputs_embeds.shape[1] :]
         output = self.text(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -250,10 +287,10 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
-        loss = None
+        logits, loss = output.logits, None
         if labels is not None:
-            loss = self.text.loss_function(output.logits, labels, self.config.text_config.vocab_size)
-        return ParfocalOutput(loss=loss, logits=output.logits, past_key_values=output.past_key_values)
+            loss = self.text.loss_function(logits, labels, self.config.text_config.vocab_size)
+        return ParfocalOutput(loss=loss, logits=logits, past_key_values=output.past_key_values)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Keep features for the first step only; later steps find them in the cache."""
@@ -265,11 +302,12 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 
 def _scatter(embeds: Tensor, where: Tensor, values: Tensor, what: str) -> Tensor:
-    """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], row by row in order."""
+    """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], in order."""
     counts = where.sum(1)
     if not bool((counts == values.shape[1]).all()):
         raise ShapeError(
-            f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; make the inputs with this model's processor."
+            f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; "
+            "make the inputs with this model's processor."
         )
     return embeds.masked_scatter(where[..., None], values.to(embeds.dtype))
 
@@ -278,7 +316,9 @@ def match_boxes(boxes: Tensor, mask: Tensor, regions: Regions) -> Tensor:
     """Find the region slot of each box: the best overlap, if it reaches `MATCH_IOU`.
 
     Args:
-        boxes: float[B, G, 4], cxcywh, unit frame. mask: bool[B, G].
+        boxes: float[B, G, 4], cxcywh, unit frame of the model's square input, padded.
+        mask: bool[B, G], False in padding.
+        regions: from `ParfocalForConditionalGeneration.propose`.
 
     Returns:
         int[B, G], slot numbers, -1 where no live slot overlaps enough.
@@ -286,7 +326,8 @@ def match_boxes(boxes: Tensor, mask: Tensor, regions: Regions) -> Tensor:
     slots = []
     for row in range(boxes.shape[0]):
         overlap = box_iou(
-            box_convert(boxes[row].float(), "cxcywh", "xyxy"), box_convert(regions.boxes[row].float(), "cxcywh", "xyxy")
+            box_convert(boxes[row].float(), "cxcywh", "xyxy"),
+            box_convert(regions.boxes[row].float(), "cxcywh", "xyxy"),
         )
         best, slot = overlap.masked_fill(~regions.mask[row], 0).max(dim=1)
         slots.append(torch.where((best >= MATCH_IOU) & mask[row], slot, -1))

@@ -1,6 +1,7 @@
 """ParfocalProcessor: Samples in, model inputs out; token ids in, GroundedText in image pixels out.
 
-One object serves training, evaluation, the command line and any server: there is no second prompt, resize or box parser.
+One object serves training, evaluation, the command line and any server: there is no second prompt,
+resize or box parser.
 
 Shapes: B rows, L tokens, U user boxes, G boxes of answers, S input side.
 """
@@ -37,9 +38,15 @@ class PromptTemplate(PartConfig):
     """The fixed words around pictures and turns.
 
     Attributes:
-        opening: before the image tokens. between: after them, before the region slots. ready: after the slots.
-        user, assistant: before a question and before an answer. turn_end: after a question. end: after an answer.
-        independent_turns: the model was trained on single turns; a chat then shows it no earlier turns.
+        opening: before the image tokens.
+        between: after the image tokens, before the region slots.
+        ready: after the region slots.
+        user: before a question.
+        assistant: before an answer.
+        turn_end: after a question.
+        end: after an answer.
+        independent_turns: the model was trained on single turns; a chat then shows it no earlier
+            ones.
     """
 
     opening: str = ""
@@ -57,8 +64,13 @@ class ProcessorSettings(PartConfig):
     """Everything that decides the processor's numbers, saved beside the tokenizer.
 
     Attributes:
-        vision: how pictures enter the towers. dialect: key of `DIALECTS`. num_image_tokens, num_slots, layout: of the
-            model's text input. token_ids: the placeholders.
+        vision: how pictures enter the towers.
+        dialect: key of `DIALECTS`.
+        template: the fixed words around pictures and turns.
+        num_image_tokens: placeholders a picture takes in the text.
+        num_slots: region slots in the text.
+        layout: `RegionsConfig.layout`, how a slot is written.
+        token_ids: the placeholders.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -70,7 +82,12 @@ class ProcessorSettings(PartConfig):
     token_ids: TokenIds = field(default_factory=TokenIds)
 
     def __post_init__(self) -> None:
-        for name, part in (("vision", VisionConfig), ("template", PromptTemplate), ("token_ids", TokenIds)):
+        parts: dict[str, type[PartConfig]] = {
+            "vision": VisionConfig,
+            "template": PromptTemplate,
+            "token_ids": TokenIds,
+        }
+        for name, part in parts.items():
             object.__setattr__(self, name, part.from_dict(getattr(self, name)))
         super().__post_init__()
 
@@ -80,10 +97,16 @@ class TextBatch:
     """Tokens of a batch.
 
     Attributes:
-        input_ids, attention_mask: int[B, L]. labels: int[B, L], -100 where nothing is learned; None when asking.
-        turn: int[B, L], 0 in the prefix all turns share, k in the k-th question and answer, -1 in padding (packed only).
-        user_boxes, user_mask: float[B, U, 4] and bool[B, U], cxcywh in the unit frame of the model's square input.
-        ground_boxes, ground_mask: the boxes behind `<ground_box>` in order of appearance, likewise.
+        input_ids: int[B, L].
+        attention_mask: int[B, L], 0 at padding.
+        user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input, padded.
+        user_mask: bool[B, U], False in padding.
+        labels: int[B, L], -100 where nothing is learned; None when asking.
+        turn: int[B, L], 0 in the prefix all turns share, k in the k-th question and answer, -1 in
+            padding; None when asking.
+        ground_boxes: float[B, G, 4], the boxes behind `<ground_box>` in order of appearance, as
+            `user_boxes`; None when asking.
+        ground_mask: bool[B, G], False in padding; None when asking.
     """
 
     input_ids: Tensor
@@ -97,16 +120,25 @@ class TextBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
         """Return the same batch on another device."""
-        moved = {
-            item.name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
-            for item in fields(self)
-            for value in (getattr(self, item.name),)
-        }
-        return TextBatch(**moved)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return TextBatch(
+            **{
+                name: value.to(device, non_blocking=non_blocking)
+                for name, value in values.items()
+                if value is not None
+            }
+        )
 
 
 class ParfocalProcessor:
-    """See the module. Immutable; `save_pretrained` and `from_pretrained` keep tokenizer and settings together."""
+    """A tokenizer and the settings that go with it, behind everything the module promises.
+
+    Immutable; `save_pretrained` and `from_pretrained` keep the two together.
+
+    Args:
+        tokenizer: holds the dialect's tokens and the template's marks.
+        settings: of the model it serves.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: ProcessorSettings) -> None:
         self.tokenizer = tokenizer
@@ -117,9 +149,10 @@ class ParfocalProcessor:
     # pictures
 
     def picture(self, image: Image.Image) -> tuple[list[Tensor], Warp]:
-        """Turn a decoded picture into one float[3, S, S] a tower, and the Warp from its pixels to the unit square.
+        """Turn a decoded picture into one float[3, S, S] a tower, and the Warp to the unit square.
 
-        `pad` centres the picture on a square of the tower's mean colour before it is resized (bicubic, antialiased).
+        `pad` centres the picture on a square of the tower's mean colour before it is resized
+        (bicubic, antialiased).
         """
         vision, frame = self.settings.vision, image_frame(image)
         warp = Warp.identity(frame)
@@ -134,18 +167,30 @@ class ParfocalProcessor:
             if canvas.size != (side, side):
                 canvas = canvas.resize((side, side), Image.Resampling.BICUBIC)
             values = torch.from_numpy(np.asarray(canvas, np.float32) / 255.0).permute(2, 0, 1)
-            mean, std = (torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std))
+            mean, std = (
+                torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std)
+            )
             tensors.append((values - mean) / std)
         return tensors, warp.then(Warp.to_unit(warp.target))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
-        """Return one float[B, 3, S, S] a tower and one Warp an image (image pixels to the model's unit square)."""
+        """Return one float[B, 3, S, S] a tower and one Warp an image.
+
+        Each Warp leads from the image's pixels to the unit square of the model's input.
+        """
         made = [self.picture(image) for image in images]
-        towers = len(self.settings.vision.towers)
-        return [torch.stack([tensors[index] for tensors, _ in made]) for index in range(towers)], [warp for _, warp in made]
+        towers = range(len(self.settings.vision.towers))
+        stacked = [torch.stack([tensors[index] for tensors, _ in made]) for index in towers]
+        return stacked, [warp for _, warp in made]
 
     def view(self, frame: Frame, warp: Warp, regions: Boxes | None = None) -> View:
-        """Return what the dialect may know: the picture's frame, the frame of its numbers, and the regions."""
+        """Return what the dialect may know.
+
+        Args:
+            frame: the picture's.
+            warp: from the picture's pixels to the frame in which the text's numbers live.
+            regions: what index tokens name, pixels of the picture.
+        """
         return View(image=frame, coordinates=warp, regions=regions)
 
     # questions
@@ -160,7 +205,9 @@ class ParfocalProcessor:
         """Tokenise questions for generation, left-padded.
 
         Args:
-            questions: one a row. regions: the user's boxes of each row, image pixels. warps: from `pixel_values`.
+            questions: one a row.
+            regions: the user's boxes of each row, image pixels.
+            warps: of each row, from `pixel_values`.
             history: earlier (question, answer) strings of each row, already in the dialect.
         """
         rows = []
@@ -168,7 +215,8 @@ class ParfocalProcessor:
             ids = self.prefix_ids()
             for asked, answered in history[index] if history else ():
                 ids += self._question_ids(asked) + self._ids(answered + self.settings.template.end)
-            rows.append(ids + self._question_ids(self.render_question(question, regions[index], warps[index])))
+            asking = self.render_question(question, regions[index], warps[index])
+            rows.append(ids + self._question_ids(asking))
         width = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
@@ -177,26 +225,48 @@ class ParfocalProcessor:
         return TextBatch(input_ids, mask, user_boxes, user_mask)
 
     def render_question(self, question: GroundedText, regions: Boxes, warp: Warp) -> str:
-        """Write a question in the dialect; DialectError when its words hold markup of this model."""
+        """Write a question in the dialect.
+
+        Args:
+            question: what is asked; its RegionRefs count `regions`.
+            regions: the user's boxes, image pixels; may be empty.
+            warp: of the picture, from `pixel_values`.
+
+        Raises:
+            DialectError: if the question's words hold markup of this model.
+        """
         for words in (getattr(span, "text", "") for span in question.spans):
-            found = [mark for mark in self._markup if mark in words and mark not in _ALLOWED_IN_QUESTIONS]
-            if found:
-                raise DialectError(f"the question holds {found[0]!r}, which is markup of this model; leave it out.")
-        return self.dialect.render(question, self.view(regions.frame, warp, regions if len(regions) else None))
+            for mark in self._markup:
+                if mark in words and mark not in _ALLOWED_IN_QUESTIONS:
+                    raise DialectError(
+                        f"the question holds {mark!r}, which is markup of this model; leave it out."
+                    )
+        view = self.view(regions.frame, warp, regions if len(regions) else None)
+        return self.dialect.render(question, view)
 
     def prefix_ids(self) -> list[int]:
-        """Return the tokens that every conversation starts with: opening, image tokens, region slots."""
+        """Return the tokens every conversation starts with: opening, image tokens, region slots."""
         settings, ids = self.settings, self.settings.token_ids
         row = self._ids(settings.template.opening) + [ids.image] * settings.num_image_tokens
         row += self._ids(settings.template.between)
         for slot in range(settings.num_slots):
-            row += [ids.region] if settings.layout == "summed" else [ids.first_region + slot, ids.region]
+            name = [] if settings.layout == "summed" else [ids.first_region + slot]
+            row += [*name, ids.region]
         return row + self._ids(settings.template.ready)
 
     def unit_boxes(self, boxes: Sequence[Boxes], warps: Sequence[Warp]) -> tuple[Tensor, Tensor]:
-        """Return float[B, U, 4] cxcywh in the model's unit frame and bool[B, U], padded to the longest row."""
+        """Bring boxes into the model's unit frame, padded to the longest row.
+
+        Args:
+            boxes: one a row, image pixels.
+            warps: of each row, from `pixel_values`.
+
+        Returns:
+            float[B, U, 4], cxcywh, zeros in padding, and bool[B, U], False in padding.
+        """
         width = max((len(row) for row in boxes), default=0)
-        values, mask = torch.zeros(len(boxes), width, 4), torch.zeros(len(boxes), width, dtype=torch.bool)
+        values = torch.zeros(len(boxes), width, 4)
+        mask = torch.zeros(len(boxes), width, dtype=torch.bool)
         for index, (row, warp) in enumerate(zip(boxes, warps, strict=True)):
             if len(row):
                 values[index, : len(row)] = torch.from_numpy(warp.apply(row).cxcywh).float()
@@ -206,9 +276,10 @@ class ParfocalProcessor:
     # training
 
     def pack(self, samples: Sequence[Sample], warps: Sequence[Warp]) -> TextBatch:
-        """Tokenise every sample as one row: the shared prefix, then each question and answer on its own (`turn`).
+        """Tokenise every sample as one row: the shared prefix, then each question with its answer.
 
-        Turns do not see each other; `parfocal.models.packing` makes the mask. Boxes of answers become `<ground_box>`.
+        Turns do not see each other; `parfocal.models.packing` makes the mask. Boxes of answers
+        become `<ground_box>`.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer.
@@ -222,37 +293,60 @@ class ParfocalProcessor:
         user_boxes, user_mask = self.unit_boxes([sample.regions for sample in samples], warps)
         ground_boxes, ground_mask = self.unit_boxes([row[3] for row in rows], warps)
         attention = (columns[2] >= 0).long()
-        return TextBatch(columns[0], attention, user_boxes, user_mask, columns[1], columns[2], ground_boxes, ground_mask)
+        return TextBatch(
+            input_ids=columns[0],
+            attention_mask=attention,
+            user_boxes=user_boxes,
+            user_mask=user_mask,
+            labels=columns[1],
+            turn=columns[2],
+            ground_boxes=ground_boxes,
+            ground_mask=ground_mask,
+        )
 
-    def _packed_row(self, sample: Sample, warp: Warp) -> tuple[list[int], list[int], list[int], Boxes]:
+    def _packed_row(
+        self, sample: Sample, warp: Warp
+    ) -> tuple[list[int], list[int], list[int], Boxes]:
         ids = self.prefix_ids()
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
         frame = sample.regions.frame
         view, ground = self.view(frame, warp), [Boxes.empty(frame)]
         if len(sample.turns) % 2:
-            raise DataError(f"sample {sample.id!r} has {len(sample.turns)} turns; questions and answers must alternate.")
+            raise DataError(
+                f"sample {sample.id!r} has {len(sample.turns)} turns; "
+                "questions and answers must alternate."
+            )
         for number in range(0, len(sample.turns), 2):
             question, answer = sample.turns[number], sample.turns[number + 1]
             if (question.role, answer.role) != ("user", "assistant"):
-                raise DataError(f"sample {sample.id!r}, turn {number}: expected a user's turn and an assistant's after it.")
+                raise DataError(
+                    f"sample {sample.id!r}, turn {number}: "
+                    "expected a user's turn and an assistant's after it."
+                )
             asked = self._question_ids(self.dialect.render(question.text, view))
             said = self._ids(self.dialect.render(answer.text, view) + self.settings.template.end)
             ids, labels = ids + asked + said, labels + [IGNORED] * len(asked) + said
             turn += [number // 2 + 1] * (len(asked) + len(said))
-            ground += [span.boxes for text in (question.text, answer.text) for span in text.phrases if len(span.boxes)]
+            phrases = (*question.text.phrases, *answer.text.phrases)
+            ground += [phrase.boxes for phrase in phrases if len(phrase.boxes)]
         return ids, labels, turn, Boxes.concat(ground)
 
     # answers
 
-    def decode(self, ids: Sequence[int] | Tensor, view: View, expects_boxes: bool = False) -> Parsed:
+    def decode(
+        self, ids: Sequence[int] | Tensor, view: View, expects_boxes: bool = False
+    ) -> Parsed:
         """Read generated tokens: grounded text in image pixels, and the problems met on the way."""
         return self.dialect.parse(self.text(ids), view, expects_boxes)
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
-        """Return the string behind generated ids, markup included, without the end marker and padding."""
-        raw = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        """Return the string behind generated ids, markup included, end marker and padding cut."""
+        raw = self.tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         text = raw[0] if isinstance(raw, list) else raw
-        for mark in (self.settings.template.end, self.tokenizer.eos_token, self.tokenizer.pad_token):
+        tokenizer = self.tokenizer
+        for mark in (self.settings.template.end, tokenizer.eos_token, tokenizer.pad_token):
             if mark:
                 text = text.split(mark, 1)[0]
         return text
@@ -271,14 +365,19 @@ class ParfocalProcessor:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        (folder / FILE_NAME).write_text(json.dumps(self.settings.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / FILE_NAME).write_text(
+            json.dumps(self.settings.to_dict(), indent=2) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ParfocalProcessor:
         """Read what `save_pretrained` wrote; CheckpointError when the folder holds no processor."""
         path = Path(folder) / FILE_NAME
         if not path.is_file():
-            raise CheckpointError(f"{folder} holds no {FILE_NAME}; it was not saved by ParfocalProcessor.save_pretrained.")
+            raise CheckpointError(
+                f"{folder} holds no {FILE_NAME}; "
+                "it was not saved by ParfocalProcessor.save_pretrained."
+            )
         settings = ProcessorSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
         return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True), settings)
 
@@ -287,32 +386,47 @@ _ALLOWED_IN_QUESTIONS = ("[grounding]",)
 
 
 def build_processor(
-    tokenizer: PreTrainedTokenizerBase, config: ParfocalConfig, template: PromptTemplate, num_image_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    config: ParfocalConfig,
+    template: PromptTemplate,
+    num_image_tokens: int,
 ) -> ParfocalProcessor:
     """Make the processor that belongs to a model of this config.
 
     Args:
-        tokenizer: already holds the dialect's tokens (`token_ids_of`).
+        tokenizer: already holds the dialect's tokens.
+        config: of the model; its `token_ids` come from the same tokenizer (`token_ids_of`).
+        template: the fixed words around pictures and turns.
         num_image_tokens: `ParfocalForConditionalGeneration.num_image_tokens`.
     """
     slots = config.proposer.max_regions if config.regions.kind != "none" else 0
     settings = ProcessorSettings(
-        vision=config.vision, dialect=config.dialect, template=template, num_image_tokens=num_image_tokens,
-        num_slots=slots, layout=config.regions.layout, token_ids=config.token_ids,
-    )  # fmt: skip
+        vision=config.vision,
+        dialect=config.dialect,
+        template=template,
+        num_image_tokens=num_image_tokens,
+        num_slots=slots,
+        layout=config.regions.layout,
+        token_ids=config.token_ids,
+    )
     return ParfocalProcessor(tokenizer, settings)
 
 
 def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
     """Look up the placeholders' ids; a token that the tokenizer lacks gets -1."""
     known = tokenizer.get_vocab()
-    names = {"image": "<image>", "region": "<region>", "region_feature": "<refer_feat>", "ground_box": "<ground_box>",
-             "first_region": region_token(0)}  # fmt: skip
+    names = {
+        "image": "<image>",
+        "region": "<region>",
+        "region_feature": "<refer_feat>",
+        "ground_box": "<ground_box>",
+        "first_region": region_token(0),
+    }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
 
 
 def _pad_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """Centre the picture on a square of the mean colour; offsets are integers, `Warp.pad_to_square` says the same."""
+    """Centre the picture on a square of the mean colour, at the offsets of `Warp.pad_to_square`."""
     side = max(image.size)
     canvas = Image.new("RGB", (side, side), tuple(round(255 * value) for value in mean))
     canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

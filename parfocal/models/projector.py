@@ -1,6 +1,7 @@
 """Projector: neighbouring vision tokens are merged, then lifted to the language model's width.
 
-Shapes: B images, C channels, G grid side, m merge, D text width. float[B, C, G, G] -> float[B, (G / m)^2, D].
+Shapes: B images, C channels, G grid side, m merge, D text width. float[B, C, G, G] -> float[B, (G /
+m)^2, D].
 """
 
 from __future__ import annotations
@@ -13,17 +14,29 @@ from parfocal.models.config import ProjectorConfig
 
 
 def merge_tokens(tokens: Tensor, merge: int) -> Tensor:
-    """Concatenate each merge x merge square of a map on channels, float[B, C, G, G] -> float[B, (G/m)^2, m*m*C].
+    """Concatenate each m x m square of a map on channels.
 
-    Within a square the order is column by column: for 2 x 2 top-left, bottom-left, top-right, bottom-right.
-    Source: Groma, section 3.3; official groma/model/groma.py (token merge). Deviates: no.
+    Within a square the order is column by column: for 2 x 2 top-left, bottom-left, top-right,
+    bottom-right.
+
+    Args:
+        tokens: float[B, C, G, G]; m divides G.
+        merge: m.
+
+    Returns:
+        float[B, (G / m)^2, m * m * C], squares row by row.
+
+    Source: Groma, section 3.3; official groma/model/groma.py (token merge).
+    Deviates: no.
     """
-    views = [tokens[:, :, row::merge, column::merge] for column in range(merge) for row in range(merge)]
+    views = [
+        tokens[:, :, row::merge, column::merge] for column in range(merge) for row in range(merge)
+    ]
     return torch.cat(views, dim=1).flatten(2).transpose(1, 2)
 
 
 class ScaledNorm(nn.Module):
-    """Layer norm whose gain starts at the scale of token embeddings, so that features do not drown the words."""
+    """Layer norm whose gain starts at the scale of token embeddings: features drown no words."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,12 +49,21 @@ class ScaledNorm(nn.Module):
 
 
 class Projector(nn.Module):
-    """`depth` linear layers with GELU between them, after the token merge, optionally normed."""
+    """`depth` linear layers with GELU between them, after the token merge, optionally normed.
+
+    Args:
+        config: depth, merge and norm.
+        in_channels: C of the fused token map.
+        grid: G of the fused token map.
+        width: D of the language model.
+    """
 
     def __init__(self, config: ProjectorConfig, in_channels: int, grid: int, width: int) -> None:
         super().__init__()
         if grid % config.merge:
-            raise ConfigError(f"projector.merge {config.merge} does not divide the {grid} x {grid} token grid.")
+            raise ConfigError(
+                f"projector.merge {config.merge} does not divide the {grid} x {grid} token grid."
+            )
         self.merge = config.merge
         self.num_tokens = (grid // config.merge) ** 2
         channels = in_channels * config.merge**2

@@ -1,7 +1,7 @@
 """Region proposals: a dense head, and the one selection rule that all proposers share.
 
-Shapes: B images, K candidate boxes, U user boxes (padded), R region slots. Boxes are cxcywh in the unit frame of the model's
-square input (0 to 1) unless the name says xyxy.
+Shapes: B images, K candidate boxes, U user boxes (padded), R region slots. Boxes are cxcywh in the
+unit frame of the model's square input (0 to 1) unless the name says xyxy.
 """
 
 from __future__ import annotations
@@ -52,7 +52,13 @@ class Regions:
 
 @dataclass
 class DenseOutput:
-    """Raw output of the dense head: objectness logits float[B, G, G] and side distances float[B, G, G, 4] (ltrb, unit)."""
+    """Raw output of the dense head on a G x G grid.
+
+    Attributes:
+        logits: float[B, G, G], objectness.
+        ltrb: float[B, G, G, 4], distances from the cell's centre to the left, top, right and bottom
+            side, unit frame, positive.
+    """
 
     logits: Tensor
     ltrb: Tensor
@@ -61,8 +67,9 @@ class DenseOutput:
 class DenseProposer(nn.Module):
     """One box a grid cell: objectness and the distances from the cell's centre to the four sides.
 
-    A cell is a candidate when no neighbour in its 3 x 3 window scores higher. Source: FCOS (arXiv:1904.01355) for the box
-    parametrisation, CenterNet (arXiv:1904.07850) for the peaks. Deviates: one level, class-agnostic.
+    A cell is a candidate when no neighbour in its 3 x 3 window scores higher. Source: FCOS
+    (arXiv:1904.01355) for the box parametrisation, CenterNet (arXiv:1904.07850) for the peaks.
+    Deviates: one level, class-agnostic.
     """
 
     typical_side = 0.13  # half of a typical object's side in the unit frame; where exp() starts
@@ -90,15 +97,18 @@ class DenseProposer(nn.Module):
         return self._peaks(output)
 
     def _peaks(self, output: DenseOutput) -> Candidates:
+        """Turn the best local maxima of objectness into boxes; no gradient flows through them."""
         with torch.no_grad():
-            batch, height, width = output.logits.shape
+            height, width = output.logits.shape[1:]
             probability = output.logits.sigmoid()
             best = nn.functional.max_pool2d(probability[:, None], 3, stride=1, padding=1)[:, 0]
-            peaks = torch.where(probability == best, probability, torch.zeros_like(probability)).flatten(1)
-            scores, cells = peaks.topk(min(self.candidates, height * width), dim=1)
+            peaks = torch.where(probability == best, probability, torch.zeros_like(probability))
+            scores, cells = peaks.flatten(1).topk(min(self.candidates, height * width), dim=1)
             ltrb = output.ltrb.flatten(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
             x, y = (cells % width + 0.5) / width, (cells // width + 0.5) / height
-            corners = torch.stack((x - ltrb[..., 0], y - ltrb[..., 1], x + ltrb[..., 2], y + ltrb[..., 3]), dim=-1)
+            corners = torch.stack(
+                (x - ltrb[..., 0], y - ltrb[..., 1], x + ltrb[..., 2], y + ltrb[..., 3]), dim=-1
+            )
             return Candidates(box_convert(corners.clamp(0, 1), "xyxy", "cxcywh"), scores, output)
 
 
@@ -108,12 +118,21 @@ class DetrProposer(nn.Module):
     def __init__(self, config: ProposerConfig, in_channels: Sequence[int]) -> None:
         super().__init__()
         settings = DetrSettings(
-            in_channels=tuple(in_channels), input_kind="levels", num_levels=len(in_channels),
-            hidden_size=config.hidden_size, num_encoder_layers=config.encoder_layers,
-            num_decoder_layers=config.decoder_layers, num_heads=config.heads, ffn_size=config.ffn_size,
-            num_points=config.points, num_queries=config.queries, dropout=config.dropout,
-            box_head_size=config.hidden_size, score_heads=config.score_heads, score_exponents=config.score_exponents,
-        )  # fmt: skip
+            in_channels=tuple(in_channels),
+            input_kind="levels",
+            num_levels=len(in_channels),
+            hidden_size=config.hidden_size,
+            num_encoder_layers=config.encoder_layers,
+            num_decoder_layers=config.decoder_layers,
+            num_heads=config.heads,
+            ffn_size=config.ffn_size,
+            num_points=config.points,
+            num_queries=config.queries,
+            dropout=config.dropout,
+            box_head_size=config.hidden_size,
+            score_heads=config.score_heads,
+            score_exponents=config.score_exponents,
+        )
         self.detr = DeformableDetrProposer(settings)
 
     def forward(self, levels: Sequence[Tensor]) -> Candidates:
@@ -122,29 +141,39 @@ class DetrProposer(nn.Module):
         return Candidates(output.boxes.float().detach(), output.scores.float().detach(), output)
 
 
-PROPOSERS: dict[str, type[DenseProposer] | type[DetrProposer]] = {"dense": DenseProposer, "deformable_detr": DetrProposer}
+PROPOSERS: dict[str, type[DenseProposer] | type[DetrProposer]] = {
+    "dense": DenseProposer,
+    "deformable_detr": DetrProposer,
+}
 
 
-def build_proposer(config: ProposerConfig, in_channels: Sequence[int]) -> DenseProposer | DetrProposer | None:
+def build_proposer(
+    config: ProposerConfig, in_channels: Sequence[int]
+) -> DenseProposer | DetrProposer | None:
     """Build the proposer that `config.kind` names; None for 'none'."""
     return None if config.kind == "none" else PROPOSERS[config.kind](config, in_channels)
 
 
-def select_regions(candidates: Candidates | None, user_boxes: Tensor, user_mask: Tensor, config: ProposerConfig) -> Regions:
-    """Fill the region slots: user boxes first, in order and unconditionally, then proposals by score.
+def select_regions(
+    candidates: Candidates | None, user_boxes: Tensor, user_mask: Tensor, config: ProposerConfig
+) -> Regions:
+    """Fill the region slots: all user boxes in their order, then proposals by score.
 
-    A proposal is kept when its score is above `score_threshold` and no user box and no better proposal overlaps it by more
-    than `nms_threshold`.
+    A proposal is kept when its score is above `score_threshold` and no user box and no better
+    proposal overlaps it by more than `nms_threshold`.
 
     Args:
         candidates: what the proposer suggests; None for models without one.
-        user_boxes: float[B, U, 4], cxcywh, padded. user_mask: bool[B, U].
+        user_boxes: float[B, U, 4], cxcywh, unit frame, padded.
+        user_mask: bool[B, U], False in padding.
+        config: thresholds and the number of slots.
 
     Raises:
         ShapeError: if an image has more user boxes than slots.
 
     Source: Groma, section 3.2 (suppression, threshold, cap).
-    Deviates: official code also suppresses user boxes and shuffles the result; ours keeps every user box and sorts by score.
+    Deviates: official code also suppresses user boxes and shuffles the result; ours keeps every
+    user box and sorts by score.
     """
     batch, slots = user_boxes.shape[0], config.max_regions
     boxes = user_boxes.new_zeros(batch, slots, 4)
@@ -152,21 +181,35 @@ def select_regions(candidates: Candidates | None, user_boxes: Tensor, user_mask:
     for row in range(batch):
         own = user_boxes[row][user_mask[row]]
         if len(own) > slots:
-            raise ShapeError(f"{len(own)} user boxes for one image, the model has {slots} region slots; ask in parts.")
+            raise ShapeError(
+                f"{len(own)} user boxes for one image, the model has {slots} region slots; "
+                "ask in parts."
+            )
         kept, kept_scores = own, own.new_ones(len(own))
         if candidates is not None:
-            extra = _keep(candidates.boxes[row], candidates.scores[row], own, config)[: slots - len(own)]
-            kept = torch.cat((own, candidates.boxes[row][extra].to(own)))
-            kept_scores = torch.cat((kept_scores, candidates.scores[row][extra].to(own)))
-        boxes[row, : len(kept)], scores[row, : len(kept)], mask[row, : len(kept)] = kept, kept_scores, True
+            found, found_scores = candidates.boxes[row], candidates.scores[row]
+            extra = _keep(found, found_scores, own, config)[: slots - len(own)]
+            kept = torch.cat((own, found[extra].to(own)))
+            kept_scores = torch.cat((kept_scores, found_scores[extra].to(own)))
+        boxes[row, : len(kept)] = kept
+        scores[row, : len(kept)] = kept_scores
+        mask[row, : len(kept)] = True
     return Regions(boxes, scores, mask)
 
 
 def _keep(boxes: Tensor, scores: Tensor, own: Tensor, config: ProposerConfig) -> Tensor:
-    """Return indices of the surviving proposals, best first."""
+    """Return indices int[P] of the surviving proposals, best first.
+
+    Args:
+        boxes: float[K, 4], cxcywh, unit frame.
+        scores: float[K].
+        own: float[U, 4], the user's boxes, cxcywh, unit frame.
+        config: thresholds.
+    """
     passing = torch.nonzero(scores > config.score_threshold)[:, 0]
     joint = box_convert(torch.cat((own.float(), boxes[passing].float())), "cxcywh", "xyxy")
-    # user boxes outrank every proposal; whether they suppress each other does not matter, all of them stay
+    # user boxes outrank every proposal; whether they suppress each other does not matter, all of
+    # them stay
     rank = torch.cat((scores.new_full((len(own),), 2.0).float(), scores[passing].float()))
     surviving = nms(joint, rank, config.nms_threshold)
     return passing[surviving[surviving >= len(own)] - len(own)]

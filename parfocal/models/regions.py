@@ -1,7 +1,7 @@
 """Region encoder: a box on the feature levels becomes one vector in the language model's width.
 
-Shapes: B images, R slots, C level channels, H `hidden_size`, D text width. Boxes are cxcywh in the unit frame of the model's
-square input.
+Shapes: B images, R slots, C level channels, H `hidden_size`, D text width. Boxes are cxcywh in the
+unit frame of the model's square input.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from parfocal.models.proposer import Regions
 
 
 class MultilevelRoi(nn.Module):
-    """Cross-level fusion, RoIAlign on every level, one linear map over the grid, plus the box's own position.
+    """Cross-level fusion, RoIAlign on every level, a linear map over the grid, the box's position.
 
     Source: Groma, section 3.2; official groma/model/roi_align.py.
-    Deviates: boxes reach RoIAlign as corners in true level scale; `context`, `norm` and the level settings are ours.
+    Deviates: boxes reach RoIAlign as corners in true level scale; `context`, `norm` and the level
+    settings are ours.
     """
 
     def __init__(self, config: RegionsConfig, channels: Sequence[int], width: int) -> None:
@@ -35,30 +36,51 @@ class MultilevelRoi(nn.Module):
         self.pool = nn.ModuleList([nn.Conv2d(level, base, 3, padding=1) for level in inputs])
         self.flatten = nn.Linear(base * config.roi_size**2, hidden)
         self.position = nn.Sequential(
-            nn.Linear(4, 256), nn.ReLU(), nn.LayerNorm(256), nn.Linear(256, hidden), nn.ReLU(), nn.LayerNorm(hidden)
+            nn.Linear(4, 256),
+            nn.ReLU(),
+            nn.LayerNorm(256),
+            nn.Linear(256, hidden),
+            nn.ReLU(),
+            nn.LayerNorm(hidden),
         )
         self.context = RankContext(hidden) if config.context == "rank" else None
         self.lift = nn.Linear(hidden, width)
         self.norm = ScaledNorm(width) if config.norm else nn.Identity()
 
     def appearance(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Describe what is inside each box, float[B, R, H], from the levels and boxes float[B, R, 4] alone."""
+        """Describe what is inside each box, whatever the other boxes are.
+
+        Args:
+            levels: float[B, C_l, G_l, G_l] each, fine to coarse.
+            boxes: float[B, R, 4], cxcywh, unit frame.
+
+        Returns:
+            float[B, R, H].
+        """
         maps = list(levels[: self.num_levels])
         if self.fuse is not None:
             maps = self.fuse(maps)
         corners = box_convert(boxes.float(), "cxcywh", "xyxy")
         batch, slots = boxes.shape[:2]
-        index = torch.arange(batch, device=boxes.device, dtype=torch.float32).repeat_interleave(slots)[:, None]
-        pooled: Tensor | int = 0
+        index = torch.arange(batch, device=boxes.device, dtype=torch.float32)
+        owner = index.repeat_interleave(slots)[:, None]
+        size, pooled = self.config.roi_size, 0
         for conv, level in zip(self.pool, maps, strict=True):
-            rois = torch.cat((index, corners.flatten(0, 1) * level.shape[-1]), dim=1)
-            size = self.config.roi_size
-            cells = roi_align(level.float(), rois, size, spatial_scale=1.0, sampling_ratio=2, aligned=True)
+            rois = torch.cat((owner, corners.flatten(0, 1) * level.shape[-1]), dim=1)
+            cells = roi_align(level.float(), rois, size, sampling_ratio=2, aligned=True)
             pooled = pooled + conv(cells.to(level.dtype))
         return self.flatten(torch.relu(pooled).flatten(1)).view(batch, slots, -1)
 
     def describe(self, appearance: Tensor, regions: Regions) -> Tensor:
-        """Add position and context to appearance float[B, R, H] and lift it to float[B, R, D]; dead slots are zero."""
+        """Add position and context to appearance and lift it to the language model's width.
+
+        Args:
+            appearance: float[B, R, H] of all slots.
+            regions: their boxes, scores and mask.
+
+        Returns:
+            float[B, R, D], zero in dead slots.
+        """
         hidden = appearance + self.position(regions.boxes.to(appearance.dtype))
         if self.context is not None:
             hidden = hidden + self.context(appearance, regions)
@@ -70,30 +92,44 @@ class MultilevelRoi(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Rounds in which every level takes a quarter of its channels from the next coarser and the next finer one.
+    """Rounds in which every level takes a quarter of its channels from each of its neighbours.
 
-    Source: Groma official groma/model/roi_align.py (mlvl_fuse); specs: resize with corners aligned, weights shared by the
-    levels within a round. Deviates: no.
+    Source: Groma official groma/model/roi_align.py (mlvl_fuse); specs: resize with corners aligned,
+    weights shared by the levels within a round. Deviates: no.
     """
 
     def __init__(self, config: RegionsConfig, channels: Sequence[int]) -> None:
         super().__init__()
         base = channels[0]
         extra = 2 if config.coordinate_channels else 0
-        self.scales, self.coordinates, self.quarter = config.level_scales, config.coordinate_channels, base // 4
+        self.scales, self.coordinates = config.level_scales, config.coordinate_channels
+        self.quarter = base // 4
         self.inputs = nn.ModuleList([nn.Conv2d(level + extra, base, 1) for level in channels])
         groups = 64 if base % 64 == 0 else 8
         self.rounds = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(base, base, 3, padding=1, bias=False), nn.GroupNorm(groups, base), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(base, base, 3, padding=1, bias=False),
+                nn.GroupNorm(groups, base),
+                nn.ReLU(),
+            )
             for _ in range(config.fuse_rounds)
         )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse float[B, C_l, G_l, G_l]; level l comes back with side `scales[l] * G_l` and the first level's channels."""
+        """Let the levels exchange channels.
+
+        Args:
+            levels: float[B, C_l, G_l, G_l] each, fine to coarse.
+
+        Returns:
+            float[B, C_0, scales[l] * G_l, scales[l] * G_l] each.
+        """
         maps = []
         for conv, scale, level in zip(self.inputs, self.scales, levels, strict=True):
             if scale != 1:
-                level = interpolate(level, scale_factor=float(scale), mode="bilinear", align_corners=True)
+                level = interpolate(
+                    level, scale_factor=float(scale), mode="bilinear", align_corners=True
+                )
             maps.append(conv(_with_coordinates(level) if self.coordinates else level))
         for fuse in self.rounds:
             maps = [fuse(self._mix(maps, index)) for index in range(len(maps))]
@@ -103,8 +139,13 @@ class LevelFusion(nn.Module):
         own, quarter, width = maps[index], self.quarter, maps[index].shape[1]
         coarser, finer = maps[min(index + 1, len(maps) - 1)], maps[max(index - 1, 0)]
         taken = [own[:, : width - 2 * quarter]]
-        for neighbour, part in ((coarser, slice(width - quarter, width)), (finer, slice(width - 2 * quarter, width - quarter))):
-            resized = interpolate(neighbour[:, part].float(), size=own.shape[-2:], mode="bilinear", align_corners=True)
+        for neighbour, part in (
+            (coarser, slice(width - quarter, width)),
+            (finer, slice(width - 2 * quarter, width - quarter)),
+        ):
+            resized = interpolate(
+                neighbour[:, part].float(), size=own.shape[-2:], mode="bilinear", align_corners=True
+            )
             taken.append(resized.to(own.dtype))
         return torch.cat(taken, dim=1)
 
@@ -112,16 +153,19 @@ class LevelFusion(nn.Module):
 def _with_coordinates(level: Tensor) -> Tensor:
     """Append planes of x and y from -1 to 1, float[B, C, G, G] -> float[B, C + 2, G, G]."""
     height, width = level.shape[-2:]
-    x = torch.linspace(-1, 1, width, device=level.device, dtype=level.dtype).expand(level.shape[0], 1, height, width)
-    y = torch.linspace(-1, 1, height, device=level.device, dtype=level.dtype)[:, None].expand_as(x)
-    return torch.cat((level, x, y), dim=1)
+    across = torch.linspace(-1, 1, width, device=level.device, dtype=level.dtype)
+    down = torch.linspace(-1, 1, height, device=level.device, dtype=level.dtype)
+    x = across.expand(level.shape[0], 1, height, width)
+    return torch.cat((level, x, down[:, None].expand_as(x)), dim=1)
 
 
 class RankContext(nn.Module):
-    """What a region knows about the others: how many lie to each side and are larger or smaller, of all and of its kind.
+    """What a region knows about the others: how many lie to each side, are larger or are smaller.
 
-    "Of its kind" is a learned soft comparison of appearances, so the counts are differentiable and need no class list.
-    Counts up to `bins` are written as interpolated one-hot vectors, which makes "the second from the left" a look-up.
+    It knows so of all other regions and of those of its kind.
+    "Of its kind" is a learned soft comparison of appearances, so the counts are differentiable and
+    need no class list. Counts up to `bins` are written as interpolated one-hot vectors, which makes
+    "the second from the left" a look-up.
     """
 
     bins = 10
@@ -140,18 +184,27 @@ class RankContext(nn.Module):
         return self.scale * (identity @ identity.transpose(1, 2) - self.threshold)
 
     def forward(self, appearance: Tensor, regions: Regions) -> Tensor:
-        """Return float[B, R, H] from appearance float[B, R, H] and the regions' boxes, scores and mask."""
-        others = regions.mask[:, None, :].float() * (1 - torch.eye(regions.mask.shape[1], device=appearance.device))
+        """Return float[B, R, H], what to add to appearance float[B, R, H].
+
+        Args:
+            appearance: float[B, R, H].
+            regions: their boxes, scores and mask; dead slots are nobody's neighbours.
+        """
+        diagonal = torch.eye(regions.mask.shape[1], device=appearance.device)
+        others = regions.mask[:, None, :].float() * (1 - diagonal)
         alike = self.similarity(appearance).sigmoid() * others
         order = self._order(regions.boxes.float())  # [B, R, R, 6]
         counts = [(order * weight[..., None]).sum(2) for weight in (others, alike)]
         counts.append(alike.sum(2, keepdim=True))
-        encoded = self._soft_one_hot(torch.cat(counts, dim=-1)).flatten(2)  # [B, R, 13 * (bins + 1)]
-        values = torch.cat((encoded, regions.scores[..., None].float()), dim=-1)
+        encoded = self._soft_one_hot(torch.cat(counts, dim=-1))  # [B, R, 13, bins + 1]
+        values = torch.cat((encoded.flatten(2), regions.scores[..., None].float()), dim=-1)
         return self.project(values.to(appearance.dtype))
 
     def _order(self, boxes: Tensor) -> Tensor:
-        """Return soft truth float[B, R, R, 6] of "j is left of, right of, above, below, larger than, smaller than i"."""
+        """Return how true it is, float[B, R, R, 6], that region j stands in a relation to region i.
+
+        The relations: left of, right of, above, below, larger than, smaller than.
+        """
         x, y = boxes[..., 0], boxes[..., 1]
         size = (boxes[..., 2] * boxes[..., 3]).clamp(min=1e-6).log()
         pairs = []
@@ -169,6 +222,8 @@ class RankContext(nn.Module):
 REGION_ENCODERS = {"multilevel_roi": MultilevelRoi}
 
 
-def build_regions(config: RegionsConfig, channels: Sequence[int], width: int) -> MultilevelRoi | None:
+def build_regions(
+    config: RegionsConfig, channels: Sequence[int], width: int
+) -> MultilevelRoi | None:
     """Build the region encoder that `config.kind` names; None for 'none'."""
     return None if config.kind == "none" else REGION_ENCODERS[config.kind](config, channels, width)

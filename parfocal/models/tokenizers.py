@@ -1,6 +1,7 @@
 """A small byte-level BPE tokenizer learned from a model's own sentences; big models bring theirs.
 
-Byte-level means that any text can be written and read back; words that were never seen become several tokens.
+Byte-level means that any text can be written and read back; words that were never seen become
+several tokens.
 """
 
 from __future__ import annotations
@@ -18,25 +19,40 @@ PAD, END = "<pad>", "<end>"
 
 
 def train_tokenizer(
-    sentences: Iterable[str], dialect: Dialect, template: PromptTemplate, num_regions: int, vocab_size: int
+    sentences: Iterable[str],
+    dialect: Dialect,
+    template: PromptTemplate,
+    num_regions: int,
+    vocab_size: int,
 ) -> PreTrainedTokenizerFast:
-    """Learn a tokenizer whose added tokens are the dialect's markup, the template's marks and the region names.
+    """Learn a tokenizer that adds the dialect's markup, the template's marks and region names.
 
     Args:
-        sentences: plain text without markup. num_regions: names `<r0>` to `<r{n-1}>`, with consecutive ids.
+        sentences: plain text without markup.
+        dialect: its `special_tokens` are added in their order.
+        template: its `user` and `assistant` marks are added.
+        num_regions: n of the names `<r0>` to `<r{n-1}>`, which get consecutive ids.
         vocab_size: entries in all, added tokens included (fewer when the text holds fewer words).
     """
-    marks = [PAD, END, *(mark for mark in (template.user, template.assistant) if mark), *dialect.special_tokens]
+    speakers = [mark for mark in (template.user, template.assistant) if mark]
+    marks = [PAD, END, *speakers, *dialect.special_tokens]
     names = [region_token(index) for index in range(num_regions)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(names), special_tokens=marks, show_progress=False, min_frequency=2,
+        vocab_size=vocab_size - len(names),
+        special_tokens=marks,
+        show_progress=False,
+        min_frequency=2,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(sentences, trainer)
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False, padding_side="left"
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
     )

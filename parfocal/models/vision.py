@@ -1,6 +1,7 @@
 """Vision towers: any Transformers backbone as a source of square feature maps.
 
-Shapes: B images, S input side, C_l channels and G_l grid side of level l. Maps are float[B, C_l, G_l, G_l].
+Shapes: B images, S input side, C_l channels and G_l grid side of level l. Maps are float[B, C_l,
+G_l, G_l].
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class VisionFeatures:
 
     Attributes:
         tokens: one map a tower, float[B, C, G, G], for the language model.
-        levels: float[B, C_l, G_l, G_l] each, fine to coarse, for the proposer and the region encoder.
+        levels: float[B, C_l, G_l, G_l] each, fine to coarse, for the proposer and the region
+            encoder.
     """
 
     tokens: list[Tensor]
@@ -31,15 +33,20 @@ class VisionFeatures:
 
 
 def backbone_config(tower: TowerConfig) -> PreTrainedConfig:
-    """Return the Transformers config of a tower's backbone; ConfigError for an unknown `model_type`."""
+    """Return the Transformers config of a tower's backbone; ConfigError if it is unknown."""
     values = dict(tower.backbone)
     model_type = values.pop("model_type", None)
     if model_type is None:
-        raise ConfigError("vision tower: backbone needs a `model_type`, for example 'dinov2' or 'clip_vision_model'.")
+        raise ConfigError(
+            "vision tower: backbone needs a `model_type`, "
+            "for example 'dinov2' or 'clip_vision_model'."
+        )
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as err:
-        raise ConfigError(f"vision tower: Transformers knows no model_type {model_type!r}.") from err
+        raise ConfigError(
+            f"vision tower: Transformers knows no model_type {model_type!r}."
+        ) from err
 
 
 class Tower(nn.Module):
@@ -99,16 +106,23 @@ class VisionTowers(nn.Module):
             ShapeError: if the number of inputs is not the number of towers.
         """
         if len(pixel_values) != len(self.towers):
-            raise ShapeError(f"got pixel values for {len(pixel_values)} towers, the model has {len(self.towers)}.")
+            raise ShapeError(
+                f"got pixel values for {len(pixel_values)} towers, "
+                f"the model has {len(self.towers)}."
+            )
         encoded = [tower(pixels) for tower, pixels in zip(self.towers, pixel_values, strict=True)]
         levels = encoded[0][1]
         if self.pyramid is not None:
-            levels = list(self.pyramid({str(index): level for index, level in enumerate(levels)}).values())
+            named = {str(index): level for index, level in enumerate(levels)}
+            levels = list(self.pyramid(named).values())
         return VisionFeatures([tokens for tokens, _ in encoded], levels)
 
 
 def _probe(config: VisionConfig) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return (channels, grid) of every token map and of the first tower's levels, by a run on the meta device."""
+    """Return (channels, grid) of every token map and of the first tower's levels.
+
+    Found by a run on the meta device, so no table of backbones is needed.
+    """
     tokens, levels = [], []
     for index, tower in enumerate(config.towers):
         with torch.device("meta"), torch.no_grad():

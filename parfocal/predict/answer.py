@@ -7,6 +7,7 @@ is data (`problems`), never an exception.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,12 @@ from parfocal.data.drawing import draw_answer
 from parfocal.data.jsonl import atomic_file
 from parfocal.data.page import PageItem, render_fragment, render_page
 from parfocal.dialects.base import Problem
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, Text
 from parfocal.errors import ConfigError
 from parfocal.images import image_frame
 
 SCHEMA = "parfocal.answer/1"
+_TASK_MARK = re.compile(r"^\[[a-z]+\]\s*")
 _BOX_DECIMALS, _SCORE_DECIMALS, _TIME_DECIMALS = 2, 4, 4
 
 
@@ -103,12 +105,13 @@ class Answer:
 
     def draw(self) -> Image.Image:
         """The picture with its boxes, question and text, as `save` writes it to PNG."""
-        return draw_answer(self.image, self.text, question=self.question, regions=self.regions)
+        return draw_answer(
+            self.image, self.text, question=_spoken(self.question), regions=self.regions
+        )
 
     def page_item(self) -> PageItem:
         """The answer as an item of an HTML page, to show several on one with `render_page`."""
-        asked = self.question
-        question = asked if isinstance(asked, GroundedText) else GroundedText.of(asked)
+        question = _spoken(self.question)
         turns = [("user", question)] if question.plain.strip() else []
         seconds = f"{sum(self.timing.values()):.2f} s" if self.timing else ""
         return PageItem(
@@ -162,8 +165,17 @@ class Answer:
         return render_fragment(self.page_item())
 
 
+def _spoken(question: GroundedText | str) -> GroundedText:
+    """The question as a person would say it: without a task mark such as `[grounding]`."""
+    text = question if isinstance(question, GroundedText) else GroundedText.of(question)
+    first = text.spans[0] if text.spans else None
+    if not isinstance(first, Text):
+        return text
+    return GroundedText.of(_TASK_MARK.sub("", first.text), *text.spans[1:])
+
+
 def _plain(question: GroundedText | str) -> str:
-    return question.plain if isinstance(question, GroundedText) else question
+    return _spoken(question).plain
 
 
 def _result(span: Phrase | Nothing) -> dict[str, Any]:

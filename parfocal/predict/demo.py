@@ -95,7 +95,7 @@ def take_step(predictor: Predictor, image: Image.Image, step: Step) -> Answer:
     if step.kind == "describe":
         return predictor.describe(image)
     boxes = predictor.propose(image)
-    text = _listed([""] * len(boxes), boxes)
+    text = _listed([f"thing {number}" for number in range(1, len(boxes) + 1)], boxes)
     return Answer(step.words, text, image, boxes, model=predictor.name)
 
 

@@ -1,7 +1,7 @@
 """Predictor: a model and its processor behind the verbs ask, locate, describe, propose and chat.
 
-Every verb has a batched form, and the single form is the batched form of one: a batch of N gives what N singles give. Boxes go
-in and come out in pixels of the picture that was given.
+Every verb has a batched form, and the single form is the batched form of one: a batch of N gives
+what N singles give. Boxes go in and come out in pixels of the picture that was given.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from transformers import LogitsProcessorList
 from transformers.generation import BaseStreamer
 
 from parfocal.boxes import Boxes, Warp
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
 from parfocal.errors import DataError, FrameError
 from parfocal.images import image_frame, load_image
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
-from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.processing import ParfocalProcessor, TextBatch
 from parfocal.models.proposer import Regions
 from parfocal.predict.answer import Answer
 
@@ -39,7 +39,15 @@ _REFERENCE = re.compile(r"\[region (\d+)\]")
 
 @dataclass
 class _Scene:
-    """Pictures of a batch, each encoded once, and which picture each row is about."""
+    """Pictures of a batch, each encoded once, and which picture each row is about.
+
+    Attributes:
+        images: the different pictures.
+        warps: from each picture's pixels to the unit square of the model's input.
+        rows: index of each row's picture.
+        features: of the pictures.
+        seconds: spent on preparing and encoding them.
+    """
 
     images: list[PIL.Image.Image]
     warps: list[Warp]
@@ -58,31 +66,57 @@ class Predictor:
     """A loaded model that answers questions about pictures; make one with `parfocal.load`.
 
     Args:
-        model: in evaluation mode. processor: the one it was trained with. name: for answers and reports.
+        model: put into evaluation mode here.
+        processor: the one it was trained with.
+        name: for answers and reports.
     """
 
-    def __init__(self, model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, name: str) -> None:
+    def __init__(
+        self, model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, name: str
+    ) -> None:
         self.model, self.processor, self.name = model.eval(), processor, name
 
     # single forms
 
-    def ask(self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any) -> Answer:
+    def ask(
+        self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any
+    ) -> Answer:
         """Answer a question.
 
         Args:
             image: file, bytes, PIL picture or uint8 array.
-            question: words; `[region 0]` in them names the first of `boxes`. Boxes that are not named are named at the end.
+            question: words; `[region 0]` in them names the first of `boxes`. Boxes that are not
+                named are named at the end.
             boxes: regions the question is about, xyxy in pixels of the picture.
-            options: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `seed`, `streamer`.
+            options: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `seed`,
+                `streamer`.
         """
         return self.ask_batch([image], [question], [boxes], **options)[0]
 
-    def locate(self, image: Picture, phrase: str, *, all: bool = False, **options: Any) -> Answer:  # noqa: A002
-        """Find what `phrase` names; with `all`, every instance. `Answer.text.is_nothing` when it is not there."""
+    def locate(self, image: Picture, phrase: str, *, all: bool = False, **options: Any) -> Answer:
+        """Find what `phrase` names; `Answer.text.is_nothing` when it is not there.
+
+        Args:
+            image: file, bytes, PIL picture or uint8 array.
+            phrase: a name or a referring expression, such as "the leftmost red apple".
+            all: find every instance.
+            options: as in `ask`.
+        """
         return self.locate_batch([image], [phrase], all=all, **options)[0]
 
-    def describe(self, image: Picture, boxes: BoxesLike = None, **options: Any) -> Answer | list[Answer]:
-        """Describe the picture with grounded phrases, or, given boxes, each region in order (one Answer a box)."""
+    def describe(
+        self, image: Picture, boxes: BoxesLike = None, **options: Any
+    ) -> Answer | list[Answer]:
+        """Describe the picture with grounded phrases or, given boxes, each region in its order.
+
+        Args:
+            image: file, bytes, PIL picture or uint8 array.
+            boxes: regions to describe, xyxy in pixels of the picture.
+            options: as in `ask`.
+
+        Returns:
+            One Answer for the picture, or a list with one a box.
+        """
         if boxes is None:
             return self.describe_batch([image], **options)[0]
         return self.describe_regions_batch([image], [boxes], **options)[0]
@@ -98,25 +132,43 @@ class Predictor:
     # batched forms
 
     def ask_batch(
-        self, images: Sequence[Picture], questions: Sequence[str | GroundedText], boxes: Sequence[BoxesLike] | None = None,
+        self,
+        images: Sequence[Picture],
+        questions: Sequence[str | GroundedText],
+        boxes: Sequence[BoxesLike] | None = None,
         **options: Any,
-    ) -> list[Answer]:  # fmt: skip
-        """Answer one question a picture; see `ask`. The same picture given twice (the same object) is encoded once."""
-        _same_length(images=images, questions=questions, boxes=boxes if boxes is not None else images)
+    ) -> list[Answer]:
+        """Answer one question a picture; see `ask`.
+
+        A picture that is given several times (the same object) is encoded once.
+        """
+        _same_length(images=images, questions=questions, boxes=images if boxes is None else boxes)
         scene = self._see(images)
-        regions = [self._boxes(scene.image(row), boxes[row] if boxes else None) for row in range(len(images))]
-        asked = [self._question(question, own) for question, own in zip(questions, regions, strict=True)]
+        given = boxes or [None] * len(images)
+        regions = [self._boxes(scene.image(row), own) for row, own in enumerate(given)]
+        asked = [self._question(*pair) for pair in zip(questions, regions, strict=True)]
         return self._answer(scene, asked, regions, **options)
 
-    def locate_batch(self, images: Sequence[Picture], phrases: Sequence[str], *, all: bool = False, **options: Any) -> list[Answer]:  # noqa: A002
+    def locate_batch(
+        self,
+        images: Sequence[Picture],
+        phrases: Sequence[str],
+        *,
+        all: bool = False,
+        **options: Any,
+    ) -> list[Answer]:
         """Find one phrase a picture; see `locate`."""
         _same_length(images=images, phrases=phrases)
         dialect = self.processor.dialect
-        questions = [(dialect.locate_all if all else dialect.locate)(_phrase(phrase)) for phrase in phrases]
+        write = dialect.locate_all if all else dialect.locate
+        names = [_phrase(phrase) for phrase in phrases]
+        questions = [write(name) for name in names]
         scene = self._see(images)
         regions = [self._boxes(scene.image(row), None) for row in range(len(images))]
-        answers = self._answer(scene, questions, regions, unique=True, expects_boxes=True, **options)
-        return [_named(answer, phrase.strip()) for answer, phrase in zip(answers, phrases, strict=True)]
+        answers = self._answer(
+            scene, questions, regions, unique=True, expects_boxes=True, **options
+        )
+        return [_named(answer, name) for answer, name in zip(answers, names, strict=True)]
 
     def describe_batch(self, images: Sequence[Picture], **options: Any) -> list[Answer]:
         """Describe whole pictures with grounded phrases."""
@@ -130,19 +182,22 @@ class Predictor:
     ) -> list[list[Answer]]:
         """Describe every box of every picture: k boxes in, k answers out, in order."""
         _same_length(images=images, boxes=boxes)
-        scene = self._see(images)
+        scene, slots = self._see(images), self.model.num_slots
         owners, questions, regions = [], [], []
         for row in range(len(images)):
             own = self._boxes(scene.image(row), boxes[row])
-            for start in range(0, len(own), max(1, self.model.num_slots)):  # more boxes than slots: ask in parts
-                part = own[start : start + self.model.num_slots]
+            for start in range(0, len(own), max(1, slots)):  # more boxes than slots: ask in parts
+                part = own[start : start + slots]
                 for index in range(len(part)):
                     owners.append(row)
                     questions.append(self.processor.dialect.describe_region(index))
                     regions.append(part)
-        spread = _Scene(scene.images, scene.warps, [scene.rows[row] for row in owners], scene.features, scene.seconds)
+        spread = replace(scene, rows=[scene.rows[row] for row in owners])
         answers = self._answer(spread, questions, regions, **options) if owners else []
-        return [[answer for owner, answer in zip(owners, answers, strict=True) if owner == row] for row in range(len(images))]
+        return [
+            [answer for owner, answer in zip(owners, answers, strict=True) if owner == row]
+            for row in range(len(images))
+        ]
 
     def propose_batch(self, images: Sequence[Picture], top: int = 20) -> list[Boxes]:
         """Return proposals of every picture; see `propose`."""
@@ -154,6 +209,7 @@ class Predictor:
     # the one path that all verbs take
 
     def _see(self, images: Sequence[Picture]) -> _Scene:
+        """Load and encode every different picture once."""
         unique: dict[int, int] = {}
         rows = [unique.setdefault(id(image), len(unique)) for image in images]
         first = {number: index for index, number in reversed(list(enumerate(rows)))}
@@ -167,60 +223,122 @@ class Predictor:
         return _Scene(pictures, warps, rows, features, time.perf_counter() - started)
 
     def _answer(
-        self, scene: _Scene, questions: list[GroundedText], regions: list[Boxes], *, unique: bool = False,
-        expects_boxes: bool = False, history: list[list[tuple[str, str]]] | None = None, **options: Any,
-    ) -> list[Answer]:  # fmt: skip
+        self,
+        scene: _Scene,
+        questions: list[GroundedText],
+        regions: list[Boxes],
+        *,
+        unique: bool = False,
+        expects_boxes: bool = False,
+        history: list[list[tuple[str, str]]] | None = None,
+        **options: Any,
+    ) -> list[Answer]:
+        """Ask one question a row of `scene`.
+
+        Args:
+            scene: the pictures.
+            questions: one a row; their RegionRefs count the row's `regions`.
+            regions: the user's boxes of each row, pixels of its picture.
+            unique: name no region twice.
+            expects_boxes: an answer without boxes is a problem.
+            history: earlier (question, answer) strings of each row, in the dialect.
+            options: as in `ask`.
+        """
         started = time.perf_counter()
         warps = [scene.warp(row) for row in range(len(questions))]
         text = self.processor.ask(questions, regions, warps, history).to(self.model.device)
         with torch.inference_mode():
             features = scene.features[scene.rows]
-            chosen = self.model.propose(features, text.user_boxes, text.user_mask) if self.model.num_slots else None
-            generated, confidence = self._generate(text.input_ids, text.attention_mask, features, chosen, unique, options)
+            chosen = None
+            if self.model.num_slots:
+                chosen = self.model.propose(features, text.user_boxes, text.user_mask)
+            generated, confidence = self._generate(text, features, chosen, unique, options)
         timing = {"encode": scene.seconds, "generate": time.perf_counter() - started}
         answers = []
         for row, question in enumerate(questions):
-            proposals = self._region_boxes(chosen, row, scene, confidence) if chosen else Boxes.empty(image_frame(scene.image(row)))
-            view = self.processor.view(image_frame(scene.image(row)), warps[row], proposals)
+            frame = image_frame(scene.image(row))
+            proposals = Boxes.empty(frame)
+            if chosen is not None:
+                proposals = self._region_boxes(chosen, row, scene, confidence)
+            view = self.processor.view(frame, warps[row], proposals)
             parsed = self.processor.decode(generated[row], view, expects_boxes)
             answers.append(
-                Answer(question=question, text=parsed.text, image=scene.image(row), proposals=proposals,
-                       problems=parsed.problems, timing=timing, model=self.name,
-                       regions=regions[row] if len(regions[row]) else None)
-            )  # fmt: skip
+                Answer(
+                    question=question,
+                    text=parsed.text,
+                    image=scene.image(row),
+                    proposals=proposals,
+                    problems=parsed.problems,
+                    timing=timing,
+                    model=self.name,
+                    regions=regions[row] if len(regions[row]) else None,
+                )
+            )
         return answers
 
     def _generate(
-        self, input_ids: Tensor, attention_mask: Tensor, features: ImageFeatures, regions: Regions | None, unique: bool,
+        self,
+        text: TextBatch,
+        features: ImageFeatures,
+        regions: Regions | None,
+        unique: bool,
         options: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """Return new tokens int[B, N] and, with regions, how sure the model was of each slot it named, float[B, R]."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Generate the answers.
+
+        Args:
+            text: the questions, left-padded.
+            features: of each row's picture.
+            regions: of each row, or None for a model without them.
+            unique: name no region twice.
+            options: as in `ask`.
+
+        Returns:
+            New tokens int[B, N] and, with regions, how sure the model was of each slot that it
+            named, float[B, R].
+        """
         model, chosen = self.model, dict(options)
         seed = chosen.pop("seed", None)
         if seed is not None:
             torch.manual_seed(seed)
         streamer: BaseStreamer | None = chosen.pop("streamer", None)
         processors, extra = LogitsProcessorList(), {}
+        input_ids, attention_mask = text.input_ids, text.attention_mask
         if regions is not None:
             attention_mask = model.live_mask(input_ids, attention_mask, regions.mask)
             first = model.config.token_ids.first_region
             processors.append(LiveRegions(first, regions.mask, input_ids.shape[1], unique))
             extra["region_features"] = regions.features
         output = model.generate(
-            input_ids=input_ids, attention_mask=attention_mask, image_features=features.image, logits_processor=processors,
-            return_dict_in_generate=True, output_scores=True, streamer=streamer, pad_token_id=self.processor.tokenizer.pad_token_id,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            image_features=features.image,
+            logits_processor=processors,
+            return_dict_in_generate=True,
+            output_scores=True,
+            streamer=streamer,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
             eos_token_id=self.processor.tokenizer.eos_token_id,
             **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
-        )  # fmt: skip
+        )
         tokens = output.sequences[:, input_ids.shape[1] :]
         return tokens, self._confidence(tokens, output, regions) if regions is not None else None
 
     def _confidence(self, tokens: Tensor, output: Any, regions: Regions) -> Tensor:
-        """Probability of each named slot's token where it was first named, times the slot's own score."""
+        """Weigh the slots' scores by the probability of their names where they were first named.
+
+        Args:
+            tokens: int[B, N], the new tokens.
+            output: of `generate`, with scores.
+            regions: of each row.
+
+        Returns:
+            float[B, R]; slots that were not named keep their scores.
+        """
         first, slots = self.model.config.token_ids.first_region, regions.mask.shape[1]
         scores = regions.scores.clone()
         beams = getattr(output, "beam_indices", None)
-        for step in range(tokens.shape[1] - 1, -1, -1):  # backwards, so that the first mention stays
+        for step in reversed(range(tokens.shape[1])):  # backwards, so that the first mention stays
             named = tokens[:, step] - first
             for row in torch.nonzero((named >= 0) & (named < slots))[:, 0].tolist():
                 source = row if beams is None else int(beams[row, step])
@@ -228,12 +346,14 @@ class Predictor:
                 scores[row, named[row]] = regions.scores[row, named[row]] * probability
         return scores
 
-    def _region_boxes(self, regions: Regions, row: int, scene: _Scene, scores: Tensor | None = None) -> Boxes:
+    def _region_boxes(
+        self, regions: Regions, row: int, scene: _Scene, scores: Tensor | None = None
+    ) -> Boxes:
         """Return the live slots of a row in pixels of its picture, clipped to it."""
-        live = regions.mask[row]
+        live, warp = regions.mask[row], scene.warp(row)
         values = (regions.scores if scores is None else scores)[row][live].float().cpu().numpy()
-        warp = scene.warp(row)
-        boxes = Boxes.from_cxcywh(regions.boxes[row][live].double().cpu().numpy(), warp.target, scores=values)
+        centred = regions.boxes[row][live].double().cpu().numpy()
+        boxes = Boxes.from_cxcywh(centred, warp.target, scores=values)
         return warp.inverse().apply(boxes).clip()
 
     def _question(self, question: str | GroundedText, boxes: Boxes) -> GroundedText:
@@ -241,7 +361,9 @@ class Predictor:
         if isinstance(question, GroundedText):
             return question
         if not question.strip():
-            raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
+            raise DataError(
+                "the question is empty; ask something, such as 'What is in the picture?'."
+            )
         pieces = _REFERENCE.split(question.strip())
         spans: list[Any] = []
         for index, piece in enumerate(pieces):
@@ -249,28 +371,37 @@ class Predictor:
         named = {span.index for span in spans if isinstance(span, RegionRef)}
         beyond = [index for index in named if index >= len(boxes)]
         if beyond:
-            raise FrameError(f"the question names [region {beyond[0]}] but {len(boxes)} boxes were given; they count from 0.")
+            raise FrameError(
+                f"the question names [region {beyond[0]}] but {len(boxes)} boxes were given; "
+                "they count from 0."
+            )
         for index in range(len(boxes)):
             if index not in named:
                 spans += [" ", RegionRef(index)]
         return GroundedText.of(*[span for span in spans if span != ""])
 
     def _boxes(self, image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
+        """Return the user's boxes in the picture's frame; FrameError unless all lie inside it."""
         frame = image_frame(image)
         if boxes is None:
             return Boxes.empty(frame)
         if not isinstance(boxes, Boxes):
             boxes = Boxes(boxes, frame) if len(boxes) else Boxes.empty(frame)
         if boxes.frame != frame:
-            raise FrameError(f"boxes are in frame {boxes.frame}, the picture is {frame}; give pixels of the picture itself.")
-        outside = np.flatnonzero((boxes.clip().area <= 0) | (np.abs(boxes.clip().xyxy - boxes.xyxy).max(axis=1) > 1.0))
+            raise FrameError(
+                f"boxes are in frame {boxes.frame}, the picture is {frame}; "
+                "give pixels of the picture itself."
+            )
+        inside = boxes.clip()
+        moved = np.abs(inside.xyxy - boxes.xyxy).max(axis=1)
+        outside = np.flatnonzero((inside.area <= 0) | (moved > 1.0))
         if len(outside):
             row = boxes.xyxy[outside[0]].tolist()
             raise FrameError(
-                f"box {int(outside[0])} {row} is empty or not inside the picture ({image.width}x{image.height}). "
-                "Give x1, y1, x2, y2 in pixels of the picture."
+                f"box {int(outside[0])} {row} is empty or not inside the picture "
+                f"({image.width}x{image.height}). Give x1, y1, x2, y2 in pixels of the picture."
             )
-        return boxes.clip()
+        return inside
 
     def _float(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, self.model.dtype)
@@ -278,7 +409,13 @@ class Predictor:
 
 @dataclass
 class Chat:
-    """A conversation about one picture. Boxes given in a turn stay known; models trained on single turns see one turn."""
+    """A conversation about one picture; models trained on single turns see one turn at a time.
+
+    Attributes:
+        predictor: answers the questions.
+        image: what they are about.
+        answers: so far, in order.
+    """
 
     predictor: Predictor
     image: PIL.Image.Image
@@ -292,28 +429,32 @@ class Chat:
         else:
             scene = predictor._see([self.image])
             own = predictor._boxes(self.image, boxes)
-            asked = predictor._question(question, own)
-            answer = predictor._answer(scene, [asked], [own], history=[self._history(scene.warp(0))], **options)[0]
+            asked, before = predictor._question(question, own), self._history(scene.warp(0))
+            answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
         self.answers.append(answer)
         return answer
 
     def _history(self, warp: Warp) -> list[tuple[str, str]]:
+        """Write the questions and answers so far in the dialect."""
         render = self.predictor.processor.dialect.render
         turns = []
         for answer in self.answers:
             view = self.predictor.processor.view(image_frame(self.image), warp, answer.proposals)
-            turns.append((render(GroundedText.of(answer.question) if isinstance(answer.question, str) else answer.question, view),
-                          render(answer.text, view)))  # fmt: skip
+            asked = answer.question
+            question = GroundedText.of(asked) if isinstance(asked, str) else asked
+            turns.append((render(question, view), render(answer.text, view)))
         return turns
 
 
 def _named(answer: Answer, phrase: str) -> Answer:
     """Give bare boxes (and a bare "none") the words that were asked for."""
-    spans = [
-        Phrase(phrase, span.boxes) if isinstance(span, Phrase) and not span.text
-        else Nothing(phrase) if isinstance(span, Nothing) and not span.phrase else span
-        for span in answer.text.spans
-    ]  # fmt: skip
+    spans: list[Span] = []
+    for span in answer.text.spans:
+        if isinstance(span, Phrase) and not span.text:
+            span = Phrase(phrase, span.boxes)
+        elif isinstance(span, Nothing) and not span.phrase:
+            span = Nothing(phrase)
+        spans.append(span)
     return replace(answer, text=GroundedText(tuple(spans)))
 
 

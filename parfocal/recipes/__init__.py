@@ -15,7 +15,9 @@ from parfocal.recipes.mini import mini, mini_processor
 from parfocal.train.recipe import Recipe, override
 from parfocal.train.run import start_run
 
-RECIPES: dict[str, tuple[Callable[[], Recipe], Callable[[], ParfocalProcessor]]] = {"mini": (mini, mini_processor)}
+RECIPES: dict[str, tuple[Callable[[], Recipe], Callable[[], ParfocalProcessor]]] = {
+    "mini": (mini, mini_processor)
+}
 
 
 def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -26,10 +28,16 @@ def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def run_recipe(
-    name: str, overrides: Sequence[str] = (), out: Path = Path("out"), processes: int | None = None, resume: bool = False
+    name: str,
+    overrides: Sequence[str] = (),
+    out: Path = Path("out"),
+    processes: int | None = None,
+    resume: bool = False,
 ) -> Path:
     """Train recipe `name` into `out`; returns the folder of the finished model. See `parfocal.train.run`."""
     recipe, processor = get_recipe(name, overrides), RECIPES[name][1]()
-    config = vary(get_preset(recipe.model, vocab_size=len(processor.tokenizer)), recipe.model_overrides)
+    config = vary(
+        get_preset(recipe.model, vocab_size=len(processor.tokenizer)), recipe.model_overrides
+    )
     config.token_ids = processor.settings.token_ids
     return start_run(recipe, config, processor, out, processes, resume)

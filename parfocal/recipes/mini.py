@@ -9,7 +9,12 @@ from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article
 from parfocal.data.scenes.expressions import EXTREMES, SECONDS, SIDES
 from parfocal.dialects import get_dialect
 from parfocal.models.presets import mini as mini_config
-from parfocal.models.processing import ParfocalProcessor, PromptTemplate, build_processor, token_ids_of
+from parfocal.models.processing import (
+    ParfocalProcessor,
+    PromptTemplate,
+    build_processor,
+    token_ids_of,
+)
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.train.recipe import Optim, Recipe, Stage
 
@@ -19,9 +24,13 @@ VOCAB_SIZE = 2048
 
 
 def mini() -> Recipe:
-    """Return mini's recipe: perception (find and tell apart), then language (name, point, compare, count, refuse).
+    """Return mini's recipe: perception, refinement of boxes, language.
 
-    The language stage keeps towers, proposer and region appearance frozen: only what turns appearances into tokens trains.
+    Perception learns to find objects and to tell them apart; language to name, point, compare,
+    count and refuse.
+
+    The language stage keeps towers, proposer and region appearance frozen: only what turns
+    appearances into tokens trains.
     """
     appearance = ("regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
                   "regions.context.threshold")  # fmt: skip
@@ -29,18 +38,24 @@ def mini() -> Recipe:
         "perception", "detection", trainable=("vision", "proposer", *appearance), samples=120_000, batch_size=32,
         optim=Optim(lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0),
     )  # fmt: skip
+    refinement = Stage(
+        "refinement", "refinement", trainable=("refiner",), samples=28_000, batch_size=16,
+        optim=Optim(lr=1e-3, weight_decay=0.01, warmup_steps=50, final_lr_ratio=0.01, max_grad_norm=5.0),
+    )  # fmt: skip
     language = Stage(
         "language", "language", samples=72_000, batch_size=16, eval_samples=0,
         trainable=("projector", "regions.position", "regions.context.project", "regions.lift", "regions.norm", "text"),
         optim=Optim(lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0),
     )  # fmt: skip
-    return Recipe("mini", "mini", (perception, language))
+    return Recipe("mini", "mini", (perception, refinement, language))
 
 
 def mini_processor() -> ParfocalProcessor:
     """Build mini's processor; its tokenizer is learned from the sentences that mini can meet, always the same ones."""
     dialect, config = get_dialect("region_tokens"), mini_config(VOCAB_SIZE)
-    tokenizer = train_tokenizer(_sentences(), dialect, TEMPLATE, config.proposer.max_regions, VOCAB_SIZE)
+    tokenizer = train_tokenizer(
+        _sentences(), dialect, TEMPLATE, config.proposer.max_regions, VOCAB_SIZE
+    )
     config.token_ids = token_ids_of(tokenizer)
     return build_processor(tokenizer, config, TEMPLATE, NUM_IMAGE_TOKENS)
 
@@ -48,12 +63,30 @@ def mini_processor() -> ParfocalProcessor:
 def _sentences() -> list[str]:
     """Return every name in every wording, without markup."""
     dialect = get_dialect("region_tokens")
-    canonical = [dialect.locate("{}"), dialect.locate_all("{}"), dialect.describe(), dialect.describe_region(0)]
-    patterns = [*turns.WHERE, *turns.EXISTS, *turns.COUNT, *turns.ALL, *turns.NAME_REGION, *turns.CAPTION]
+    canonical = [
+        dialect.locate("{}"),
+        dialect.locate_all("{}"),
+        dialect.describe(),
+        dialect.describe_region(0),
+    ]
+    patterns = [
+        *turns.WHERE,
+        *turns.EXISTS,
+        *turns.COUNT,
+        *turns.ALL,
+        *turns.NAME_REGION,
+        *turns.CAPTION,
+    ]
     patterns += [item.plain.replace("[grounding]", "") for item in canonical]
     patterns += ["Yes, {}.", "No, {} and {}", "{}, {}."]
     generator = np.random.default_rng(0)
-    words = [*EXTREMES, *SECONDS, *SIDES, *(word for group in turns.SYNONYMS.values() for word in group), *FAMILIES]
+    words = [
+        *EXTREMES,
+        *SECONDS,
+        *SIDES,
+        *(word for group in turns.SYNONYMS.values() for word in group),
+        *FAMILIES,
+    ]
     sentences = [f"the {word} {word}" for word in words] * 8
     sentences += [f"{number} {number}" for number in range(21)] * 8
     for kind in KINDS:

@@ -25,7 +25,8 @@ KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 class SceneDataset(Dataset[Sample]):
     """Seeded scenes as a map-style dataset: item `i` is scene `i`, whichever process or worker asks.
 
-    A sampler that hands out each index once an epoch therefore gives every scene to exactly one process.
+    A sampler that hands out each index once an epoch therefore gives every scene to exactly one
+    process.
     """
 
     def __init__(self, reader: SceneReader, first: int = 0) -> None:
@@ -45,7 +46,9 @@ class ObjectCollator:
     processor: ParfocalProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        pixel_values, warps = self.processor.pixel_values([sample.open_image() for sample in samples])
+        pixel_values, warps = self.processor.pixel_values(
+            [sample.open_image() for sample in samples]
+        )
         boxes, mask = self.processor.unit_boxes([sample.regions for sample in samples], warps)
         labels = kinds_of([sample.regions for sample in samples], mask)
         return {"pixel_values": pixel_values, "boxes": boxes, "mask": mask, "labels": labels}
@@ -55,7 +58,8 @@ class ConversationDataset(Dataset[Sample]):
     """Seeded scenes with questions and answers; item `i` asks the same things in every process.
 
     Args:
-        reader: paints the scenes. dialect: whose canonical questions are mixed in. seed: of the questions.
+        reader: paints the scenes. dialect: whose canonical questions are mixed in. seed: of the
+            questions.
         first: index of the first scene, so that stages need not see the same ones.
     """
 
@@ -77,19 +81,31 @@ class ConversationCollator:
     processor: ParfocalProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        pixel_values, warps = self.processor.pixel_values([sample.open_image() for sample in samples])
+        pixel_values, warps = self.processor.pixel_values(
+            [sample.open_image() for sample in samples]
+        )
         text = self.processor.pack(samples, warps)
         objects = [_objects(sample) for sample in samples]
         boxes, mask = self.processor.unit_boxes(objects, warps)
         labels = kinds_of(objects, mask)
-        return {"pixel_values": pixel_values, "text": text, "boxes": boxes, "mask": mask, "labels": labels}
+        return {
+            "pixel_values": pixel_values,
+            "text": text,
+            "boxes": boxes,
+            "mask": mask,
+            "labels": labels,
+        }
 
 
 def _objects(sample: Sample) -> Boxes:
     """Read `meta["objects"]` back into labelled boxes."""
     rows: Any = sample.meta["objects"]
     frame = sample.regions.frame
-    return Boxes([row["xyxy"] for row in rows], frame, labels=[row["name"] for row in rows]) if rows else Boxes.empty(frame)
+    return (
+        Boxes([row["xyxy"] for row in rows], frame, labels=[row["name"] for row in rows])
+        if rows
+        else Boxes.empty(frame)
+    )
 
 
 def kinds_of(objects: Sequence[Boxes], mask: Tensor) -> Tensor:

@@ -41,7 +41,9 @@ class DetectionObjective(nn.Module):
     The class heads live here, not in the model: they only teach the features to tell kinds apart.
     """
 
-    jitter = 0.04  # of a box's sides, so that regions are learned from boxes as imprecise as proposals
+    jitter = (
+        0.04  # of a box's sides, so that regions are learned from boxes as imprecise as proposals
+    )
 
     def __init__(self, model: ParfocalForConditionalGeneration, num_kinds: int) -> None:
         super().__init__()
@@ -49,7 +51,9 @@ class DetectionObjective(nn.Module):
         self.cell_kind = nn.Conv2d(model.vision.level_channels[0], num_kinds, 1)
         self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
 
-    def forward(self, pixel_values: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor) -> ObjectiveOutput:
+    def forward(
+        self, pixel_values: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
+    ) -> ObjectiveOutput:
         """Compute the loss of one batch.
 
         Args:
@@ -62,7 +66,9 @@ class DetectionObjective(nn.Module):
             terms = dense_terms(candidates.training, boxes, mask)
         else:
             head = self.model.config.proposer.score_heads[0]
-            targets = [DetectionTarget(row[live], head) for row, live in zip(boxes, mask, strict=True)]
+            targets = [
+                DetectionTarget(row[live], head) for row, live in zip(boxes, mask, strict=True)
+            ]
             terms = {"proposer": set_prediction_loss(candidates.training, targets)["total"]}
         terms["cell_kind"] = self._cell_kind_loss(features.levels[0], boxes, mask, labels)
         terms.update(self._region_terms(features.levels, boxes, mask, labels))
@@ -71,15 +77,21 @@ class DetectionObjective(nn.Module):
 
     def _cell_kind_loss(self, level: Tensor, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         logits = self.cell_kind(level).float()
-        gaussians = object_gaussians(boxes, mask, (level.shape[-2], level.shape[-1]))  # [B, N, G, G]
+        gaussians = object_gaussians(
+            boxes, mask, (level.shape[-2], level.shape[-1])
+        )  # [B, N, G, G]
         strength, owner = gaussians.max(dim=1)
         rows, down, across = torch.nonzero(strength > 0.3, as_tuple=True)
         chosen = logits.permute(0, 2, 3, 1)[rows, down, across]
         return cross_entropy(chosen, labels[rows, owner[rows, down, across]])
 
-    def _region_terms(self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _region_terms(
+        self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
         noise = torch.randn_like(boxes) * self.jitter * boxes[..., 2:].repeat(1, 1, 2)
-        appearance = self.model.regions.appearance(levels, (boxes + noise).clamp(1e-3, 1))  # [B, N, H]
+        appearance = self.model.regions.appearance(
+            levels, (boxes + noise).clamp(1e-3, 1)
+        )  # [B, N, H]
         live, kinds = appearance[mask], labels[mask]
         logits = self.region_kind(live).float()
         terms = {"region_kind": cross_entropy(logits, kinds)}
@@ -90,7 +102,9 @@ class DetectionObjective(nn.Module):
             other = 1 - torch.eye(len(kinds))
             loss = binary_cross_entropy_with_logits(pairs, same, reduction="none") * other
             alike, different = same * other, (1 - same) * other
-            balanced = (loss * alike).sum() / alike.sum().clamp(min=1) + (loss * different).sum() / different.sum().clamp(min=1)
+            balanced = (loss * alike).sum() / alike.sum().clamp(min=1) + (
+                loss * different
+            ).sum() / different.sum().clamp(min=1)
             terms["likeness"] = balanced
         return terms
 
@@ -109,12 +123,17 @@ def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator
     """Scatter proposals over all slots behind the user's, so that every region name is learned. Training only.
 
     Args:
-        regions: from `select_regions`. num_user: int[B], user boxes of each row, which keep their slots.
+        regions: from `select_regions`. num_user: int[B], user boxes of each row, which keep their
+            slots.
     """
     order = []
     for row in range(regions.mask.shape[0]):
         first, slots = int(num_user[row]), regions.mask.shape[1]
-        order.append(torch.cat((torch.arange(first), first + torch.randperm(slots - first, generator=generator))))
+        order.append(
+            torch.cat(
+                (torch.arange(first), first + torch.randperm(slots - first, generator=generator))
+            )
+        )
     index = torch.stack(order).to(regions.mask.device)
     boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
@@ -123,18 +142,25 @@ def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator
 class LanguageObjective(nn.Module):
     """Answer questions about packed scenes, and keep region vectors close to the words for what they show.
 
-    The alignment term is a classification of matched region slots by cosine with the mean token embedding of every kind's
-    name, at a learned temperature. Without it the language model takes many times longer to connect regions and names.
+    The alignment term is a classification of matched region slots by cosine with the mean token
+    embedding of every kind's name, at a learned temperature. Without it the language model takes
+    many times longer to connect regions and names.
     """
 
     alignment_weight = 0.5
 
-    def __init__(self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]], seed: int) -> None:
+    def __init__(
+        self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]], seed: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.log_temperature = nn.Parameter(torch.tensor(2.5))
         width = max(len(row) for row in name_ids)
-        self.register_buffer("name_ids", torch.tensor([row + [0] * (width - len(row)) for row in name_ids]), persistent=False)
+        self.register_buffer(
+            "name_ids",
+            torch.tensor([row + [0] * (width - len(row)) for row in name_ids]),
+            persistent=False,
+        )
         self.register_buffer("name_mask", torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids]),
                              persistent=False)  # fmt: skip
         self.generator = torch.Generator().manual_seed(seed)
@@ -148,18 +174,28 @@ class LanguageObjective(nn.Module):
         return self
 
     def forward(
-        self, pixel_values: list[Tensor], text: TextBatch, boxes: Tensor, mask: Tensor, labels: Tensor
+        self,
+        pixel_values: list[Tensor],
+        text: TextBatch,
+        boxes: Tensor,
+        mask: Tensor,
+        labels: Tensor,
     ) -> ObjectiveOutput:
         """Compute the loss of one batch.
 
         Args:
             pixel_values: one float[B, 3, S, S] a tower. text: from `ParfocalProcessor.pack`.
-            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects. mask: bool[B, N]. labels: int[B, N], kinds.
+            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects. mask: bool[B, N].
+                labels: int[B, N], kinds.
         """
         model = self.model
         features = model.encode(pixel_values)
-        regions = select_regions(features.candidates, text.user_boxes, text.user_mask, model.config.proposer)
-        regions = model.describe_regions(features, shuffle_slots(regions, text.user_mask.sum(1), self.generator))
+        regions = select_regions(
+            features.candidates, text.user_boxes, text.user_mask, model.config.proposer
+        )
+        regions = model.describe_regions(
+            features, shuffle_slots(regions, text.user_mask.sum(1), self.generator)
+        )
         input_ids, targets = resolve_boxes(text, regions, model.config.token_ids)
         live = model.live_mask(input_ids, text.attention_mask, regions.mask)
         allowed, positions = packed_attention(text.turn, live)
@@ -168,7 +204,9 @@ class LanguageObjective(nn.Module):
             attention_mask=additive(allowed, torch.float32), use_cache=False,
         ).last_hidden_state  # fmt: skip
         answers = targets[:, 1:] != IGNORED
-        logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # the head runs on answers only
+        logits = model.get_output_embeddings()(
+            hidden[:, :-1][answers]
+        )  # the head runs on answers only
         terms = {
             "answer": cross_entropy(logits.float(), targets[:, 1:][answers]),
             "alignment": self._alignment(regions, boxes, mask, labels),
@@ -188,7 +226,8 @@ class LanguageObjective(nn.Module):
 def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:
     """Replace every `<ground_box>` by the name of the region slot that overlaps its box best.
 
-    A turn with a box that no slot matches is not learned from: the model cannot name what was not proposed.
+    A turn with a box that no slot matches is not learned from: the model cannot name what was not
+    proposed.
 
     Returns:
         input_ids and labels, int[B, L] each, new tensors.

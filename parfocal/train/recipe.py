@@ -35,14 +35,15 @@ class Stage:
 
     Attributes:
         name: folder and log name.
-        objective: `detection` (find and tell apart objects) or `language` (answer questions about them).
+        objective: `detection` (find objects and tell them apart), `refinement` (move boxes onto
+            them) or `language` (answer questions about them).
         trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
         samples: pictures seen. batch_size: pictures a step over all processes.
         eval_samples: validation pictures scored at the end of the stage.
     """
 
     name: str
-    objective: Literal["detection", "language"]
+    objective: Literal["detection", "refinement", "language"]
     trainable: tuple[str, ...]
     samples: int
     batch_size: int
@@ -61,8 +62,10 @@ class Recipe:
 
     Attributes:
         name: the recipe's name in `parfocal.recipes.RECIPES`.
-        model: name of the preset in `parfocal.models.presets.PRESETS` and values that differ from it.
-        model_overrides: differences from the preset, part by part, such as {"proposer": {"kind": "deformable_detr"}}.
+        model: name of the preset in `parfocal.models.presets.PRESETS` and values that differ from
+            it.
+        model_overrides: differences from the preset, part by part, such as {"proposer": {"kind":
+            "deformable_detr"}}.
         sides: longer sides of the rendered training pictures, used in turn.
         stages: in order. seed: of weights, order and augmentation. bf16: autocast to bfloat16.
     """
@@ -83,7 +86,10 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """Read a saved recipe; ConfigError for unknown keys."""
         values = json.loads(text)
-        stages = tuple(_build(Stage, {**stage, "optim": _build(Optim, stage["optim"])}) for stage in values.pop("stages"))
+        stages = tuple(
+            _build(Stage, {**stage, "optim": _build(Optim, stage["optim"])})
+            for stage in values.pop("stages")
+        )
         recipe: Recipe = _build(cls, {**values, "stages": stages})
         return recipe
 
@@ -92,8 +98,12 @@ def _build(kind: type, values: Mapping[str, Any]) -> Any:
     known = {item.name for item in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ConfigError(f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}.")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        raise ConfigError(
+            f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}."
+        )
+    return kind(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
@@ -116,9 +126,17 @@ def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
     head, rest = path[0], path[1:]
     if isinstance(owner, tuple):
         names = [getattr(item, "name", str(index)) for index, item in enumerate(owner)]
-        index = names.index(head) if head in names else int(head) if head.isdigit() and int(head) < len(owner) else None
+        index = (
+            names.index(head)
+            if head in names
+            else int(head)
+            if head.isdigit() and int(head) < len(owner)
+            else None
+        )
         if index is None or not rest:
-            raise ConfigError(f"override {whole!r}: {head!r} is not one of {names}, or names no field of it.")
+            raise ConfigError(
+                f"override {whole!r}: {head!r} is not one of {names}, or names no field of it."
+            )
         return (*owner[:index], _assign(owner[index], rest, value, whole), *owner[index + 1 :])
     if not dataclasses.is_dataclass(owner):
         raise ConfigError(f"override {whole!r} goes deeper than there are fields.")
@@ -126,7 +144,9 @@ def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
     if head not in siblings:
         close = difflib.get_close_matches(head, siblings, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} Its fields are {siblings}.")
+        raise ConfigError(
+            f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} Its fields are {siblings}."
+        )
     current = getattr(owner, head)
     new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
     return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]

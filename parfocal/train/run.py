@@ -1,9 +1,9 @@
 """Run a recipe: one folder holds everything the run needs, so that it restarts from there alone.
 
-    OUT/recipe.json            the resolved recipe
-    OUT/start/                 config and processor the run began with
-    OUT/STAGE/                 checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
-    OUT/model/                 the finished model, bfloat16, ready for `parfocal.load`
+OUT/recipe.json            the resolved recipe OUT/start/                 config and processor the
+run began with OUT/STAGE/                 checkpoints and metrics.jsonl of a stage;
+`model.safetensors` when it is done OUT/model/                 the finished model, bfloat16, ready
+for `parfocal.load`
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.utils.data import Dataset
 
 from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
-from parfocal.train.data import ConversationCollator, ConversationDataset, ObjectCollator, SceneDataset
+from parfocal.train.data import (
+    ConversationCollator,
+    ConversationDataset,
+    ObjectCollator,
+    SceneDataset,
+)
 from parfocal.train.objectives import DetectionObjective, LanguageObjective
 from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.refinement import RefinementObjective
 from parfocal.train.trainer import JsonLog, run_stage
 from parfocal.train.validate import proposal_recall
 
@@ -40,7 +50,8 @@ def start_run(
     """Train a recipe into `out`; returns the folder of the finished model.
 
     Args:
-        processes: data-parallel processes; one a GPU, or one a core (at most two) on a CPU when None.
+        processes: data-parallel processes; one a GPU, or one a core (at most two) on a CPU when
+            None.
         resume: go on with the run in `out`, which must hold the same recipe.
 
     Raises:
@@ -49,17 +60,23 @@ def start_run(
     saved = out / "recipe.json"
     if saved.exists():
         if not resume:
-            raise ConfigError(f"{out} already holds a run; add --resume to go on with it, or choose another folder.")
+            raise ConfigError(
+                f"{out} already holds a run; add --resume to go on with it, or choose another folder."
+            )
         before, now = json.loads(saved.read_text(encoding="utf-8")), json.loads(recipe.to_json())
         changed = sorted(key for key in now if before.get(key) != now[key])
         if changed:
-            raise ConfigError(f"{out} was started with another recipe: {', '.join(changed)} differ. Resume with the same settings.")
+            raise ConfigError(
+                f"{out} was started with another recipe: {', '.join(changed)} differ. Resume with the same settings."
+            )
     else:
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
-    count = processes or (torch.cuda.device_count() if torch.cuda.is_available() else min(2, os.cpu_count() or 1))
+    count = processes or (
+        torch.cuda.device_count() if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
+    )
     _launch(out, count)
     return out / "model"
 
@@ -68,11 +85,18 @@ def _launch(out: Path, processes: int) -> None:
     command = [sys.executable, "-m", "parfocal.train.worker", str(out)]
     environment = dict(os.environ)
     if processes > 1:
-        command[2:2] = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        command[2:2] = [
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+            "-m",
+        ]
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:
-        raise ConfigError(f"training in {out} stopped with exit code {code}; the log above says why. --resume goes on.")
+        raise ConfigError(
+            f"training in {out} stopped with exit code {code}; the log above says why. --resume goes on."
+        )
 
 
 def work(out: Path) -> None:
@@ -83,7 +107,9 @@ def work(out: Path) -> None:
     model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
     for part in (model.vision, model.proposer):
         part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
-    model.text.set_attn_implementation("eager")  # faster backward than fused attention on a CPU with packed masks
+    model.text.set_attn_implementation(
+        "eager"
+    )  # faster backward than fused attention on a CPU with packed masks
     first = 0
     for stage in recipe.stages:
         done = out / stage.name / "model.safetensors"
@@ -101,20 +127,37 @@ def work(out: Path) -> None:
 
 
 def _train(
-    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, recipe: Recipe, stage: Stage, first: int, out: Path
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    first: int,
+    out: Path,
 ) -> None:
     reader = SceneReader("train", first + stage.samples, recipe.sides)
+    objective: nn.Module
+    dataset: Dataset[Sample] = SceneDataset(reader, first)
+    collator: Any = ObjectCollator(processor)
     if stage.objective == "detection":
-        run_stage(DetectionObjective(model, len(KINDS)), stage, recipe, SceneDataset(reader, first), ObjectCollator(processor), out)
-        return
-    names = [processor.tokenizer.encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
-    dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
-    run_stage(LanguageObjective(model, names, recipe.seed), stage, recipe, dataset, ConversationCollator(processor), out)
+        objective = DetectionObjective(model, len(KINDS))
+    elif stage.objective == "refinement":
+        objective = RefinementObjective(model)
+    else:
+        encode = processor.tokenizer.encode
+        names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
+        objective = LanguageObjective(model, names, recipe.seed)
+        dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
+        collator = ConversationCollator(processor)
+    run_stage(objective, stage, recipe, dataset, collator, out)
 
 
-def _report(model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, stage: Stage, out: Path) -> None:
+def _report(
+    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, stage: Stage, out: Path
+) -> None:
     if stage.eval_samples:
-        scores = proposal_recall(model, processor, SceneReader("validation", stage.eval_samples, (256,)))
+        scores = proposal_recall(
+            model, processor, SceneReader("validation", stage.eval_samples, (256,))
+        )
         logger.info("stage %s: %s", stage.name, scores)
         JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
 

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ class StageTrainer(Trainer):
 
     stage: Stage
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
         """Run the objective on one batch."""
         output: ObjectiveOutput = model(**inputs)
         for name, value in output.terms.items():
@@ -39,11 +41,19 @@ class StageTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of every term since the last log."""
-        logs.update({name: round(sum(values) / len(values), 4) for name, values in self._terms.items() if values})
+        logs.update(
+            {
+                name: round(sum(values) / len(values), 4)
+                for name, values in self._terms.items()
+                if values
+            }
+        )
         self._terms.clear()
         super().log(logs, *args, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         """Save the objective as safetensors; tied tables are written once."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +71,18 @@ class StageTrainer(Trainer):
             optim = self.stage.optim
             trained = [value for value in self.model.parameters() if value.requires_grad]
             groups = [
-                {"params": [value for value in trained if value.ndim > 1], "weight_decay": optim.weight_decay},
+                {
+                    "params": [value for value in trained if value.ndim > 1],
+                    "weight_decay": optim.weight_decay,
+                },
                 {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
             ]
             self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LambdaLR:
         """Linear warm-up, then a cosine to `final_lr_ratio`."""
         if self.lr_scheduler is None:
             optim, steps = self.stage.optim, self.stage.steps
@@ -76,7 +91,9 @@ class StageTrainer(Trainer):
                 if step < optim.warmup_steps:
                     return (step + 1) / optim.warmup_steps
                 done = min(1.0, (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps))
-                return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+                return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (
+                    1 + math.cos(math.pi * done)
+                )
 
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
@@ -93,7 +110,9 @@ class JsonLog(TrainerCallback):
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Append what the trainer logs."""
         if state.is_world_process_zero and logs:
             self.write(state.global_step, logs)
@@ -110,12 +129,16 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
     for prefix in stage.trainable:
         if not any(_under(name, prefix) for name in names):
             parts = sorted({name.split(".")[0] for name in names})
-            raise ConfigError(f"stage {stage.name!r} trains {prefix!r}, which names no parameter; the parts are {parts}.")
+            raise ConfigError(
+                f"stage {stage.name!r} trains {prefix!r}, which names no parameter; the parts are {parts}."
+            )
     for name, value in model.named_parameters():
         value.requires_grad_(any(_under(name, prefix) for prefix in stage.trainable))
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     total = sum(value.numel() for value in model.parameters())
-    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, total - trained)
+    logger.info(
+        "stage %s: %d parameters train, %d are frozen", stage.name, trained, total - trained
+    )
 
 
 def _under(name: str, prefix: str) -> bool:
@@ -123,21 +146,35 @@ def _under(name: str, prefix: str) -> bool:
 
 
 def run_stage(
-    objective: nn.Module, stage: Stage, recipe: Recipe, dataset: Dataset[Any], collator: Any, out: Path
+    objective: nn.Module,
+    stage: Stage,
+    recipe: Recipe,
+    dataset: Dataset[Any],
+    collator: Any,
+    out: Path,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
     Args:
         objective: owns the model; its parameters are changed in place.
-        dataset: at least `stage.samples` examples. collator: makes `objective`'s keyword arguments.
+        stage: what trains, and how.
+        recipe: seed and precision.
+        dataset: at least `stage.samples` examples.
+        collator: makes `objective`'s keyword arguments.
+        out: the stage's folder.
+        callbacks: further Trainer callbacks, such as a benchmark's.
 
-    A checkpoint that is already in `out` is continued; one that was cut off while it was written is passed over.
+    A checkpoint that is already in `out` is continued; one that was cut off while it was written is
+    passed over.
     """
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if stage.batch_size % world:
-        raise ConfigError(f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} processes.")
+        raise ConfigError(
+            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} processes."
+        )
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(out), max_steps=stage.steps, per_device_train_batch_size=stage.batch_size // world,
@@ -148,7 +185,11 @@ def run_stage(
         logging_nan_inf_filter=False, dataloader_drop_last=True,
     )  # fmt: skip
     trainer = StageTrainer(
-        model=objective, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=[JsonLog(out / "metrics.jsonl")]
+        model=objective,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collator,
+        callbacks=[JsonLog(out / "metrics.jsonl"), *callbacks],
     )
     trainer.stage = stage
     trainer.train(resume_from_checkpoint=_newest_checkpoint(out))
@@ -156,6 +197,8 @@ def run_stage(
 
 def _newest_checkpoint(out: Path) -> str | None:
     """Return the newest complete checkpoint folder; the trainer's state is the last file that is written."""
-    found = [folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    found = [
+        folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()
+    ]
     newest = max(found, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
     return str(newest) if newest else None

@@ -16,7 +16,10 @@ BATCH = 16
 
 
 def proposal_recall(
-    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, reader: SceneReader, thresholds: tuple[float, ...] = (0.5, 0.75)
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    reader: SceneReader,
+    thresholds: tuple[float, ...] = (0.5, 0.75),
 ) -> dict[str, float]:
     """Return recall in percent at each IoU threshold, proposals a picture, and the pictures scored.
 
@@ -40,6 +43,9 @@ def proposal_recall(
             for threshold in thresholds:
                 found[threshold].append(best >= threshold)
     model.train(was_training)
-    result = {f"proposal_recall_{round(100 * key)}": 100 * float(np.concatenate(hits).mean()) for key, hits in found.items()}
+    result = {
+        f"proposal_recall_{round(100 * key)}": 100 * float(np.concatenate(hits).mean())
+        for key, hits in found.items()
+    }
     return {**result, "proposals_per_image": proposals / len(reader), "eval_samples": float(len(reader)),
             "eval_cpu_seconds": time.process_time() - started}  # fmt: skip

@@ -1,6 +1,7 @@
 """Reader of seeded scenes: sample `i` of a split is painted on demand, the same on every machine.
 
-Every object is a labelled region of the Sample; turns are made by `parfocal.data.scenes.turns` where they are wanted.
+Every object is a labelled region of the Sample; turns are made by `parfocal.data.scenes.turns`
+where they are wanted.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ class SceneReader:
 
     Args:
         split: a key of `parfocal.data.scenes.compose.SPLITS`.
-        count: number of scenes. sides: longer picture sides in pixels, used in turn.
+        count: number of scenes.
+        sides: longer picture sides in pixels, used in turn.
         bank: the sprites; loaded (and fetched, if they are not cached) when None.
     """
 
-    def __init__(self, split: str, count: int, sides: Sequence[int] = (192,), bank: SpriteBank | None = None) -> None:
+    def __init__(
+        self, split: str, count: int, sides: Sequence[int] = (192,), bank: SpriteBank | None = None
+    ) -> None:
         self.split, self.count, self.sides = split, count, tuple(sides)
         self.bank = bank or load_sprites()
 
@@ -35,7 +39,9 @@ class SceneReader:
 
     def scene(self, index: int) -> Scene:
         """Paint scene `index`."""
-        return make_scene(self.bank, self.split, index, SceneStyle(side=self.sides[index % len(self.sides)]))
+        return make_scene(
+            self.bank, self.split, index, SceneStyle(side=self.sides[index % len(self.sides)])
+        )
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
@@ -44,14 +50,31 @@ class SceneReader:
 
 
 def scene_sample(scene: Scene, bank: SpriteBank) -> Sample:
-    """Return a scene as a Sample without turns: the picture in memory, its objects as labelled regions, front last."""
+    """Return a scene as a Sample without turns: picture in memory, objects as labelled regions.
+
+    Args:
+        scene: a painted scene; its objects keep their order, front last.
+        bank: the sprites it was painted with, which name the kinds.
+    """
     height, width = scene.pixels.shape[:2]
     frame = Frame("image", width, height)
     labels = [bank.kinds[item.kind].name for item in scene.objects]
-    regions = Boxes([item.xyxy for item in scene.objects], frame, labels=labels) if labels else Boxes.empty(frame)
+    regions = (
+        Boxes([item.xyxy for item in scene.objects], frame, labels=labels)
+        if labels
+        else Boxes.empty(frame)
+    )
     image = ImageRef(path=None, width=width, height=height, pixels=Image.fromarray(scene.pixels))
     return Sample(
-        id=f"scenes:{scene.split}:{scene.index}", images=(image,), turns=(), regions=regions, source="scenes",
-        split=scene.split, licence=LICENCE, meta={"visible": [round(item.visible, 3) for item in scene.objects],
-              "hidden": [bank.kinds[kind].name for kind in scene.hidden]},
-    )  # fmt: skip
+        id=f"scenes:{scene.split}:{scene.index}",
+        images=(image,),
+        turns=(),
+        regions=regions,
+        source="scenes",
+        split=scene.split,
+        licence=LICENCE,
+        meta={
+            "visible": [round(item.visible, 3) for item in scene.objects],
+            "hidden": [bank.kinds[kind].name for kind in scene.hidden],
+        },
+    )

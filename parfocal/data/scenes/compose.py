@@ -1,9 +1,11 @@
-"""Compose a seeded scene: which objects, where, how large, how turned, in which light; then paint it.
+"""Compose a seeded scene (which objects, where, how large, how turned, how lit), then paint it.
 
-A scene is a pure function of `(split, index)`: the two numbers seed one generator, and the split also picks the range of
-background seeds. No scene of one split can therefore share its layout or its background with another split.
+A scene is a pure function of `(split, index)`: the two numbers seed one generator, and the split
+also picks the range of background seeds. No scene of one split can therefore share its layout or
+its background with another split.
 
-Units: pixels of the finished picture. Boxes are the tight bounds of the visible pixels, xyxy, half-open.
+Units: pixels of the finished picture. Boxes are the tight bounds of the visible pixels, xyxy,
+half-open.
 """
 
 from __future__ import annotations
@@ -48,7 +50,13 @@ class SceneStyle:
 
 @dataclass(frozen=True)
 class Placed:
-    """One object of a scene: its kind (index in the bank), its visible box and how much of it is visible (0 to 1)."""
+    """One object of a scene.
+
+    Attributes:
+        kind: index in the bank.
+        xyxy: bounds of its visible pixels, in pixels of the picture, half-open.
+        visible: visible fraction of its own pixels, 0 to 1.
+    """
 
     kind: int
     xyxy: tuple[float, float, float, float]
@@ -60,6 +68,8 @@ class Scene:
     """A painted scene.
 
     Attributes:
+        split: a key of `SPLITS`.
+        index: number of the scene within its split.
         pixels: uint8[H, W, 3].
         objects: in painting order, back to front.
         hidden: kinds that are painted but too hidden to be annotated; nothing is asked about them.
@@ -94,7 +104,9 @@ def make_scene(bank: SpriteBank, split: str, index: int, style: SceneStyle) -> S
             continue
         own = _paint(canvas, owner, patch, place, len(painted), rng)
         painted.append((kind, own))
-        taken.append(np.array([*place, place[0] + patch.width, place[1] + patch.height], np.float64))
+        taken.append(
+            np.array([*place, place[0] + patch.width, place[1] + patch.height], np.float64)
+        )
     objects, hidden = _visible_objects(owner, painted, style.visible)
     return Scene(split, index, canvas, objects, hidden)
 
@@ -121,11 +133,12 @@ def _background(split: str, rng: np.random.Generator, width: int, height: int) -
 
 
 def _choose_kinds(rng: np.random.Generator, bank: SpriteBank, style: SceneStyle) -> list[int]:
-    """Draw the kinds of a scene: some repeated, some in the colours of one family, in random painting order."""
+    """Draw the kinds of a scene in painting order: some repeated, some the colours of one noun."""
     count = int(rng.integers(style.num_objects[0], style.num_objects[1] + 1))
     chosen = [int(kind) for kind in rng.choice(len(bank.kinds), size=count, replace=False)]
     if rng.random() < 0.15:
-        chosen[: min(count, 2)] = _relatives(rng, bank)[: min(count, 2)]
+        relatives = _relatives(rng, bank)[: min(count, 2)]  # fewer where the bank lacks some
+        chosen[: len(relatives)] = relatives
     if rng.random() < style.twins and count > 2:
         for _ in range(int(rng.integers(1, 3))):
             copies = int(rng.choice([2, 3, 4], p=[0.55, 0.3, 0.15]))
@@ -138,12 +151,18 @@ def _choose_kinds(rng: np.random.Generator, bank: SpriteBank, style: SceneStyle)
 def _relatives(rng: np.random.Generator, bank: SpriteBank) -> list[int]:
     position = {kind.name: index for index, kind in enumerate(bank.kinds)}
     families = sorted(FAMILIES)
-    members = [position[name] for name in FAMILIES[families[int(rng.integers(len(families)))]] if name in position]
+    members = [
+        position[name]
+        for name in FAMILIES[families[int(rng.integers(len(families)))]]
+        if name in position
+    ]
     return [members[int(index)] for index in rng.permutation(len(members))]
 
 
-def _transformed_sprite(bank: SpriteBank, kind: int, rng: np.random.Generator, style: SceneStyle) -> Image.Image:
-    """Scale, turn and perhaps mirror one sprite; returns a premultiplied patch cut to its outline."""
+def _transformed_sprite(
+    bank: SpriteBank, kind: int, rng: np.random.Generator, style: SceneStyle
+) -> Image.Image:
+    """Scale, turn, perhaps mirror one sprite; returns a premultiplied patch cut to its outline."""
     low, high = style.length
     length = style.side * low * (high / low) ** float(rng.random())
     angle = rng.uniform(-1.2, 1.2) if rng.random() < 0.2 else float(rng.normal(0, 0.25))
@@ -158,8 +177,10 @@ def _transformed_sprite(bank: SpriteBank, kind: int, rng: np.random.Generator, s
     d, e = -sine * scale, cosine * scale
     shift_x = sprite.width / 2 - a * out_w / 2 - b * out_h / 2
     shift_y = sprite.height / 2 - d * out_w / 2 - e * out_h / 2
-    patch = sprite.transform((out_w, out_h), Image.Transform.AFFINE, (a, b, shift_x, d, e, shift_y),
-                             resample=Image.Resampling.BILINEAR)  # fmt: skip
+    affine = (a, b, shift_x, d, e, shift_y)  # target pixel -> source pixel
+    patch = sprite.transform(
+        (out_w, out_h), Image.Transform.AFFINE, affine, resample=Image.Resampling.BILINEAR
+    )
     outline = patch.getchannel(3).point(_OPAQUE).getbbox()
     return patch.crop(outline) if outline else patch
 
@@ -167,9 +188,22 @@ def _transformed_sprite(bank: SpriteBank, kind: int, rng: np.random.Generator, s
 _OPAQUE = [255 if alpha > 8 else 0 for alpha in range(256)]
 
 
-def _find_place(rng: np.random.Generator, size: tuple[int, int], canvas: tuple[int, int],
-                taken: list[NDArray[np.float64]], limit: float) -> tuple[int, int] | None:  # fmt: skip
-    """Draw a top-left corner whose box covers no earlier box by more than `limit` of the smaller; None after 30 tries."""
+def _find_place(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    canvas: tuple[int, int],
+    taken: list[NDArray[np.float64]],
+    limit: float,
+) -> tuple[int, int] | None:
+    """Draw a top-left corner whose box overlaps no earlier one too much; None after 30 tries.
+
+    Args:
+        rng: decides the corner.
+        size: width and height of the new box, pixels.
+        canvas: width and height of the picture, pixels.
+        taken: xyxy float64[4] of each earlier box, pixels.
+        limit: shared area allowed, as a fraction of the smaller of two boxes.
+    """
     if size[0] > canvas[0] or size[1] > canvas[1]:
         return None
     area = size[0] * size[1]
@@ -186,9 +220,24 @@ def _find_place(rng: np.random.Generator, size: tuple[int, int], canvas: tuple[i
     return None
 
 
-def _paint(canvas: Pixels, owner: NDArray[np.int16], patch: Image.Image, place: tuple[int, int], number: int,
-           rng: np.random.Generator) -> int:  # fmt: skip
-    """Blend a premultiplied patch into the canvas under its own light; returns how many of its pixels are opaque."""
+def _paint(
+    canvas: Pixels,
+    owner: NDArray[np.int16],
+    patch: Image.Image,
+    place: tuple[int, int],
+    number: int,
+    rng: np.random.Generator,
+) -> int:
+    """Blend a patch into the canvas under its own light; returns how many of its pixels are opaque.
+
+    Args:
+        canvas: uint8[H, W, 3], changed in place.
+        owner: int16[H, W], number of the object seen at each pixel, changed in place.
+        patch: premultiplied "RGBa" picture.
+        place: left and top of the patch, pixels of the canvas.
+        number: the object's number.
+        rng: decides its light.
+    """
     left, top = place
     window = np.s_[top : top + patch.height, left : left + patch.width]
     rgba = np.asarray(patch, np.float32)
@@ -204,13 +253,20 @@ def _paint(canvas: Pixels, owner: NDArray[np.int16], patch: Image.Image, place: 
 def _visible_objects(
     owner: NDArray[np.int16], painted: list[tuple[int, int]], least: float
 ) -> tuple[tuple[Placed, ...], tuple[int, ...]]:
-    """Measure each object's visible box; returns the annotated objects and the kinds of those hidden beyond `least`."""
+    """Measure each object's visible box; returns the annotated objects and the hidden kinds.
+
+    Args:
+        owner: int16[H, W], number of the object seen at each pixel, -1 for the background.
+        painted: kind and number of own pixels of each object, by number.
+        least: visible fraction below which an object counts as hidden.
+    """
     objects, hidden = [], []
     for number, (kind, own) in enumerate(painted):
         rows, columns = np.nonzero(owner == number)
         if own == 0 or len(rows) < least * own:
             hidden.append(kind)
             continue
-        box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-        objects.append(Placed(kind, box, len(rows) / own))
+        left, top = float(columns.min()), float(rows.min())
+        right, bottom = float(columns.max() + 1), float(rows.max() + 1)
+        objects.append(Placed(kind, (left, top, right, bottom), len(rows) / own))
     return tuple(objects), tuple(hidden)

@@ -1,13 +1,14 @@
 """Referring expressions for seeded scenes: every phrase that picks out exactly one object, and why.
 
-Works on names and boxes alone. Comparisons need a margin, so that no answer hangs on a pixel: centres differ by `MARGIN` of
-the longer picture side, areas by `AREA_RATIO`.
+Works on names and boxes alone. Comparisons need a margin, so that no answer hangs on a pixel:
+centres differ by `MARGIN` of the longer picture side, areas by `AREA_RATIO`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from parfocal.boxes import Boxes
 MARGIN = 0.05
 AREA_RATIO = 1.3
 
-SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}  # axis, direction
+# word -> axis (0 = x, 1 = y), direction
+SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 EXTREMES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
 SECONDS = {"second from the left": (0, -1), "second from the right": (0, 1)}
 
@@ -43,7 +45,8 @@ def referring_expressions(names: Sequence[str], boxes: Boxes) -> list[Expression
     """Return every expression that holds for one object only, in a fixed order.
 
     Args:
-        names: one a box. boxes: in the picture's frame.
+        names: one a box.
+        boxes: the objects, in the picture's frame.
     """
     found: list[Expression] = []
     longest = max(boxes.frame.width, boxes.frame.height)
@@ -60,7 +63,9 @@ def referring_expressions(names: Sequence[str], boxes: Boxes) -> list[Expression
     return found
 
 
-def _comparisons(name: str, members: list[int], centres: NDArray[np.float64], areas: NDArray[np.float64]) -> list[Expression]:
+def _comparisons(
+    name: str, members: list[int], centres: NDArray[np.float64], areas: NDArray[np.float64]
+) -> list[Expression]:
     """Extremes, second places and sizes among objects of one name."""
     found = []
     for word, (axis, direction) in EXTREMES.items():
@@ -69,7 +74,7 @@ def _comparisons(name: str, members: list[int], centres: NDArray[np.float64], ar
             found.append(Expression(f"{word} {name}", word, True, order[0]))
     for word, (axis, direction) in SECONDS.items():
         order = sorted(members, key=lambda index: -direction * centres[index, axis])
-        gaps = [abs(centres[a, axis] - centres[b, axis]) for a, b in zip(order, order[1:], strict=False)][:2]
+        gaps = [abs(centres[a, axis] - centres[b, axis]) for a, b in pairwise(order)][:2]
         if len(order) >= 3 and min(gaps) >= MARGIN:
             found.append(Expression(f"{name} {word}", word, True, order[1]))
     ranked = sorted(members, key=lambda index: -areas[index])
@@ -81,9 +86,13 @@ def _comparisons(name: str, members: list[int], centres: NDArray[np.float64], ar
 
 
 def _relations(
-    name: str, members: list[int], names: Sequence[str], landmarks: Sequence[int], centres: NDArray[np.float64]
+    name: str,
+    members: list[int],
+    names: Sequence[str],
+    landmarks: Sequence[int],
+    centres: NDArray[np.float64],
 ) -> list[Expression]:
-    """One object of `name` on one side of something unique, all others of the name clearly on the other side."""
+    """One object of `name` on one side of something unique, all its twins clearly on the other."""
     found = []
     for landmark in landmarks:
         if names[landmark] == name:

@@ -1,7 +1,10 @@
-"""Write a held-out set of scenes: pictures, objects, expressions with twins, absent things, counts, regions to name.
+"""Write a held-out set of scenes: pictures, objects, and what to ask about them.
 
-The split `heldout` has its own scene seeds (so its own layouts) and its own background seeds; training never paints it.
-Run `python -m parfocal.data.scenes.heldout FOLDER` to write the bundled set again, byte for byte on the same Pillow.
+What to ask: expressions with twins, absent things, counts, regions to name.
+
+The split `heldout` has its own scene seeds (so its own layouts) and its own background seeds;
+training never paints it. Run `python -m parfocal.data.scenes.heldout FOLDER` to write the bundled
+set again, byte for byte on the same Pillow.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the archive's bytes do no
 def write_heldout(folder: Path, bank: SpriteBank, count: int = NUM_SCENES) -> int:
     """Write `scenes.zip` and `scenes.jsonl`; returns the number of bytes.
 
-    Scenes with fewer than two annotated objects, or with an object too hidden to be annotated, are passed over: nothing in
-    the set is ambiguous.
+    Scenes with fewer than two annotated objects, or with an object too hidden to be annotated, are
+    passed over: nothing in the set is ambiguous.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -68,14 +71,20 @@ def annotate(scene: Scene, bank: SpriteBank) -> dict[str, Any]:
     regions = rng.choice(len(names), size=min(2, len(names)), replace=False)
     identity = f"{SPLIT}-{scene.index:05d}"
     return {
-        "id": identity, "width": width, "height": height, "file": f"{identity}.webp", "objects": objects,
-        "expressions": _expressions(names, boxes, rng), "absent": _absent(names, rng), "counts": _counts(names, rng),
+        "id": identity,
+        "width": width,
+        "height": height,
+        "file": f"{identity}.webp",
+        "objects": objects,
+        "expressions": _expressions(names, boxes, rng),
+        "absent": _absent(names, rng),
+        "counts": _counts(names, rng),
         "regions": sorted(int(region) for region in regions),
-    }  # fmt: skip
+    }
 
 
 def _expressions(names: list[str], boxes: Boxes, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Choose up to two expressions with twins (every comparison equally often) and one or two without."""
+    """Choose up to two expressions with twins and one or two without, all comparisons alike."""
     found = referring_expressions(names, boxes)
     twins, unique = [item for item in found if item.twin], [item for item in found if not item.twin]
     chosen: list[Expression] = []
@@ -89,22 +98,29 @@ def _expressions(names: list[str], boxes: Boxes, rng: np.random.Generator) -> li
             chosen.append(item)
             left = [other for other in left if other.text != item.text]
     return [
-        {"text": f"the {item.text}", "kind": "twin" if item.twin else "unique", "relation": item.relation, "target": item.target}
+        {
+            "text": f"the {item.text}",
+            "kind": "twin" if item.twin else "unique",
+            "relation": item.relation,
+            "target": item.target,
+        }
         for item in chosen
     ]
 
 
 def _absent(names: list[str], rng: np.random.Generator) -> list[dict[str, str]]:
-    """Choose one thing that is not there, a colour twin of something that is where possible, half the time."""
+    """Choose one thing that is not there; half the time, where possible, a colour twin of one."""
     relatives = sorted({other for name in names for other in colour_relatives(name)} - set(names))
     if relatives and rng.random() < 0.5:
-        return [{"text": f"the {relatives[int(rng.integers(len(relatives)))]}", "kind": "colour twin"}]
+        return [
+            {"text": f"the {relatives[int(rng.integers(len(relatives)))]}", "kind": "colour twin"}
+        ]
     others = [kind.name for kind in KINDS if kind.name not in names]
     return [{"text": f"the {others[int(rng.integers(len(others)))]}", "kind": "other kind"}]
 
 
 def _counts(names: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Choose one name to count; repeated names are preferred, and one scene in ten counts something absent."""
+    """Choose one name to count, rather a repeated one; one scene in ten counts something absent."""
     if rng.random() < 0.1:
         others = [kind.name for kind in KINDS if kind.name not in names]
         name = others[int(rng.integers(len(others)))]

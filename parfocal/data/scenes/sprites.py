@@ -1,7 +1,8 @@
-"""The drawn objects of seeded scenes: fetch the art once, cut each sprite to its outline, keep it at a few sizes.
+"""The drawn objects of seeded scenes: fetched once, cut to their outlines, kept at a few sizes.
 
-The art is Microsoft's Fluent Emoji in its 3D style, packed for npm as `@lobehub/fluent-emoji-3d` (MIT). It is needed only
-to render new scenes (training mini again, or building another held-out set): a model that is merely used never asks for it.
+The art is Microsoft's Fluent Emoji in its 3D style, packed for npm as `@lobehub/fluent-emoji-3d`
+(MIT). It is needed only to render new scenes (training mini again, or building another held-out
+set): a model that is merely used never asks for it.
 
 Shapes: a sprite is premultiplied RGBA uint8[H, W, 4], its longest side one of `MIP_SIDES`.
 """
@@ -46,14 +47,17 @@ class SpriteBank:
     mips: tuple[tuple[Image.Image, ...], ...]
 
     def sprite(self, index: int, side: float) -> Image.Image:
-        """Return the smallest stored picture of kind `index` whose longest side is at least `side` pixels."""
+        """Return the smallest stored picture of kind `index` with a longest side >= `side` pixels.
+
+        The largest one is returned when none is that large.
+        """
         stack = self.mips[index]
         fitting = [picture for picture in stack if max(picture.size) >= side]
         return fitting[-1] if fitting else stack[0]
 
 
 def cache_dir() -> Path:
-    """Return the folder for fetched art: `$PARFOCAL_CACHE`, or `parfocal` in the user's cache folder."""
+    """Return the folder for fetched art: `$PARFOCAL_CACHE`, or `parfocal` in the user's cache."""
     chosen = os.environ.get("PARFOCAL_CACHE")
     if chosen:
         return Path(chosen)
@@ -61,7 +65,7 @@ def cache_dir() -> Path:
 
 
 def fetch_art() -> Path:
-    """Return the path of the art archive, fetching it (16 MB, with `npm pack`) when it is not cached yet.
+    """Return the path of the art archive; fetches it (16 MB, `npm pack`) when it is not cached.
 
     Raises:
         DataError: if npm is missing, fails, or hands out an archive with another checksum.
@@ -71,26 +75,29 @@ def fetch_art() -> Path:
         return target
     if shutil.which("npm") is None:
         raise DataError(
-            f"the art of the seeded scenes is not cached at {target} and `npm` is not installed. Install Node.js, or put "
-            f"the archive of {ART_PACKAGE}@{ART_VERSION} there by hand."
+            f"the art of the seeded scenes is not cached at {target} and `npm` is not installed. "
+            f"Install Node.js, or put the archive of {ART_PACKAGE}@{ART_VERSION} there by hand."
         )
     logger.info("fetching %s@%s (16 MB) with npm pack", ART_PACKAGE, ART_VERSION)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = ["npm", "pack", "--silent", f"{ART_PACKAGE}@{ART_VERSION}", "--pack-destination", folder]
+        package = f"{ART_PACKAGE}@{ART_VERSION}"
+        command = ["npm", "pack", "--silent", package, "--pack-destination", folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         archives = sorted(Path(folder).glob("*.tgz"))
         if done.returncode != 0 or not archives:
-            raise DataError(f"`{' '.join(command)}` failed: {done.stderr.strip() or 'no archive was written'}.")
+            raise DataError(
+                f"`{' '.join(command)}` failed: {done.stderr.strip() or 'no archive was written'}."
+            )
         digest = hashlib.sha1(archives[0].read_bytes(), usedforsecurity=False).hexdigest()
         if digest != ART_SHA1:
-            raise DataError(f"{ART_PACKAGE}@{ART_VERSION} has sha1 {digest}, expected {ART_SHA1}; it was not kept.")
+            raise DataError(f"{package} has sha1 {digest}, expected {ART_SHA1}; it was not kept.")
         os.replace(archives[0], target)
     return target
 
 
 def load_sprites(archive: Path | None = None, kinds: Sequence[Kind] = KINDS) -> SpriteBank:
-    """Read every kind's picture from the archive, cut to the outline (alpha above 8) and shrunk to `MIP_SIDES`.
+    """Read every kind's picture, cut to its outline (alpha above 8) and shrunk to `MIP_SIDES`.
 
     Args:
         archive: a `.tgz` of the art package; fetched when None.
@@ -110,7 +117,10 @@ def load_sprites(archive: Path | None = None, kinds: Sequence[Kind] = KINDS) -> 
                 pictures[kind.name] = _shrink(stream.read())
     missing = [kind.name for kind in kinds if kind.name not in pictures]
     if missing:
-        raise DataError(f"{archive} lacks the pictures of {', '.join(missing)}; it is not {ART_PACKAGE}@{ART_VERSION}.")
+        raise DataError(
+            f"{archive} lacks the pictures of {', '.join(missing)}; "
+            f"it is not {ART_PACKAGE}@{ART_VERSION}."
+        )
     return SpriteBank(tuple(kinds), tuple(pictures[kind.name] for kind in kinds))
 
 
@@ -121,5 +131,7 @@ def _shrink(data: bytes) -> tuple[Image.Image, ...]:
         raise DataError("a sprite of the art archive is fully transparent.")
     full = full.crop(outline).convert("RGBa")
     longest = max(full.size)
-    sizes = [tuple(max(1, round(side * length / longest)) for length in full.size) for side in MIP_SIDES]
+    sizes = [
+        tuple(max(1, round(side * length / longest)) for length in full.size) for side in MIP_SIDES
+    ]
     return tuple(full.resize((width, height), Image.Resampling.LANCZOS) for width, height in sizes)

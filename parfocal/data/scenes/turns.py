@@ -1,6 +1,7 @@
 """Questions and answers about a scene whose objects are known: what mini learns to talk about.
 
-All turns are GroundedText; the answers' boxes are the objects' own. A turn never depends on another turn.
+All turns are GroundedText; the answers' boxes are the objects' own. A turn never depends on another
+turn.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from parfocal.boxes import Boxes
-from parfocal.data.sample import Sample, Turn
+from parfocal.data.sample import JSON, Sample, Turn
 from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article, kind_by_name
 from parfocal.data.scenes.expressions import EXTREMES, Expression, referring_expressions
 from parfocal.dialects import Dialect
@@ -19,25 +20,44 @@ from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
 
 Pair = tuple[GroundedText, GroundedText]
 
+# Wordings of every sort of question; `{}` is the phrase, the plural or the region asked about.
+# fmt: off
 WHERE = (
-    "Where is {}?", "where is {}", "Where's {}?", "Find {}.", "Find {}", "Point to {}.", "Show me {}.", "Locate {}.",
-    "Please locate {}.", "Which one is {}?", "I am looking for {}.", "{}", "Can you find {}?", "Look for {}.",
-)  # fmt: skip
+    "Where is {}?", "where is {}", "Where's {}?", "Find {}.", "Find {}", "Point to {}.",
+    "Show me {}.", "Locate {}.", "Please locate {}.", "Which one is {}?", "I am looking for {}.",
+    "{}", "Can you find {}?", "Look for {}.",
+)
 EXISTS = ("Is there {} in the picture?", "Is there {}?", "Do you see {}?", "Can you see {}?")
-COUNT = ("How many {} are there?", "How many {} are in the picture?", "Count the {}.", "how many {}", "How many {} do you see?")
-ALL = ("Where are the {}?", "Find all {}.", "Show me all the {}.", "Find every {}.", "Point to all the {}.")
+COUNT = (
+    "How many {} are there?", "How many {} are in the picture?", "Count the {}.", "how many {}",
+    "How many {} do you see?",
+)
+ALL = (
+    "Where are the {}?", "Find all {}.", "Show me all the {}.", "Find every {}.",
+    "Point to all the {}.",
+)
 NAME_REGION = ("What is {}?", "What is this? {}", "Name {}.", "Which object is {}?")
-CAPTION = ("Describe the picture.", "What is in the picture?", "What do you see?", "Describe this image.", "What is in this image?",
-           "List the objects.", "Describe the image.", "What can you see in the picture?")  # fmt: skip
-SYNONYMS = {"largest": ("largest", "biggest"), "smallest": ("smallest", "tiniest"), "topmost": ("topmost", "top", "highest"),
-            "bottommost": ("bottommost", "bottom", "lowest"), "left of": ("left of", "to the left of"),
-            "right of": ("right of", "to the right of"), "below": ("below", "under")}  # fmt: skip
+CAPTION = (
+    "Describe the picture.", "What is in the picture?", "What do you see?", "Describe this image.",
+    "What is in this image?", "List the objects.", "Describe the image.",
+    "What can you see in the picture?",
+)
+# fmt: on
+SYNONYMS = {
+    "largest": ("largest", "biggest"),
+    "smallest": ("smallest", "tiniest"),
+    "topmost": ("topmost", "top", "highest"),
+    "bottommost": ("bottommost", "bottom", "lowest"),
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "below": ("below", "under"),
+}
 NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclasses.dataclass(frozen=True)
 class TurnCounts:
-    """How many turns of each sort a scene gets."""
+    """How many turns of each sort a scene gets; of `where` and `regions`, at most so many."""
 
     where: int = 4
     absent: int = 2
@@ -52,11 +72,21 @@ class TurnMaker:
     """Makes the turns of one scene from one generator.
 
     Args:
-        names, boxes: the scene's objects. hidden: names that are painted but not annotated; never asked about.
+        names: names of the scene's objects.
+        boxes: their boxes, in the picture's frame, in the same order.
+        hidden: names that are painted but not annotated; never asked about.
         dialect: whose canonical questions are mixed with free ones.
+        rng: decides everything.
     """
 
-    def __init__(self, names: Sequence[str], boxes: Boxes, hidden: Sequence[str], dialect: Dialect, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        boxes: Boxes,
+        hidden: Sequence[str],
+        dialect: Dialect,
+        rng: np.random.Generator,
+    ) -> None:
         self.names, self.boxes, self.dialect, self.rng = list(names), boxes, dialect, rng
         self.hidden = set(hidden)
         self.left_to_right = [int(index) for index in np.argsort(boxes.cxcywh[:, 0], kind="stable")]
@@ -64,19 +94,20 @@ class TurnMaker:
         self.expressions = [item for item in found if self.names[item.target] not in self.hidden]
 
     def where(self) -> Pair | None:
-        """One object by a referring expression; twins are asked about more often than they occur."""
+        """One object by a referring expression; twins come more often than they occur."""
         twins = [item for item in self.expressions if item.twin]
         pool = twins if twins and self.rng.random() < 0.65 else self.expressions
         if not pool:
             return None
         relations = sorted({item.relation for item in pool})
-        relation = relations[int(self.rng.integers(len(relations)))]  # every comparison equally often
+        # every comparison equally often
+        relation = relations[int(self.rng.integers(len(relations)))]
         pool = [item for item in pool if item.relation == relation]
         chosen = pool[int(self.rng.integers(len(pool)))]
         return self._asked(self._reworded(chosen), self.boxes[[chosen.target]])
 
     def absent(self) -> Pair:
-        """Something that is not there: any kind, a colour twin of a present kind, or a word that is no kind at all."""
+        """Something that is not there: any kind, a colour twin, or a word that means nothing."""
         draw = self.rng.random()
         name = self._absent_name() if draw < 0.85 else _invented_word(self.rng)
         if self.rng.random() < 0.35:
@@ -89,7 +120,11 @@ class TurnMaker:
 
     def count(self) -> Pair:
         """How many of one name; sometimes none."""
-        name = self._absent_name() if self.rng.random() < 0.2 or not self._askable() else self._any_name(prefer_many=True)
+        name = (
+            self._absent_name()
+            if self.rng.random() < 0.2 or not self._askable()
+            else self._any_name(prefer_many=True)
+        )
         members = self._members(name)
         kind = kind_by_name(name)
         question = GroundedText.of(self._pick(COUNT).format(kind.plural))
@@ -106,19 +141,29 @@ class TurnMaker:
         if self.rng.random() < 0.6:
             phrase = plural if self.rng.random() < 0.5 else name
             answer = Phrase("", self.boxes[members]) if members else Nothing()
-            ask = self.dialect.locate_all if self.rng.random() < 0.6 else self.dialect.locate  # no article: all of them
+            # a name without an article means all of them, whichever way it is asked
+            ask = self.dialect.locate_all if self.rng.random() < 0.6 else self.dialect.locate
             return ask(phrase), GroundedText.of(answer)
         question = GroundedText.of(self._pick(ALL).format(plural))
-        return question, GroundedText.of(Phrase(f"the {plural}", self.boxes[members]) if members else Nothing(plural))
+        found = Phrase(f"the {plural}", self.boxes[members]) if members else Nothing(plural)
+        return question, GroundedText.of(found)
 
     def exists(self) -> Pair:
         """Yes, with boxes, or no."""
-        name = self._absent_name() if self.rng.random() < 0.5 or not self._askable() else self._any_name(prefer_many=False)
+        name = (
+            self._absent_name()
+            if self.rng.random() < 0.5 or not self._askable()
+            else self._any_name(prefer_many=False)
+        )
         members = self._members(name)
         question = GroundedText.of(self._pick(EXISTS).format(f"{article(name)} {name}"))
         if not members:
             return question, GroundedText.of("No, ", Nothing(name))
-        words = f"{article(name)} {name}" if len(members) == 1 else f"{len(members)} {kind_by_name(name).plural}"
+        words = (
+            f"{article(name)} {name}"
+            if len(members) == 1
+            else f"{len(members)} {kind_by_name(name).plural}"
+        )
         return question, GroundedText.of("Yes, ", Phrase(words, self.boxes[members]))
 
     def region(self, index: int, name: str) -> Pair:
@@ -132,16 +177,23 @@ class TurnMaker:
 
     def caption(self) -> Pair:
         """Every object, left to right, each with its own box."""
-        question = self.dialect.describe() if self.rng.random() < 0.6 else GroundedText.of(self._pick(CAPTION))
-        return question, caption_text([self.names[i] for i in self.left_to_right], self.boxes[self.left_to_right])
+        question = (
+            self.dialect.describe()
+            if self.rng.random() < 0.6
+            else GroundedText.of(self._pick(CAPTION))
+        )
+        names = [self.names[index] for index in self.left_to_right]
+        return question, caption_text(names, self.boxes[self.left_to_right])
 
     def _asked(self, phrase: str, target: Boxes) -> Pair:
-        """A locating question in one of two manners: tagged (answer: boxes alone) or free (answer: the phrase with boxes)."""
+        """A locating question: tagged (answered by boxes alone) or free (the phrase with boxes)."""
         the = f"the {phrase}" if self.rng.random() < 0.8 else phrase
         if self.rng.random() < 0.5:
-            return self.dialect.locate(the), GroundedText.of(Phrase("", target) if len(target) else Nothing())
+            bare = Phrase("", target) if len(target) else Nothing()
+            return self.dialect.locate(the), GroundedText.of(bare)
         question = GroundedText.of(self._pick(WHERE).format(the))
-        return question, GroundedText.of(Phrase(f"the {phrase}", target) if len(target) else Nothing(phrase))
+        named = Phrase(f"the {phrase}", target) if len(target) else Nothing(phrase)
+        return question, GroundedText.of(named)
 
     def _reworded(self, chosen: Expression) -> str:
         words = SYNONYMS.get(chosen.relation, (chosen.relation,))
@@ -164,7 +216,12 @@ class TurnMaker:
     def _absent_name(self) -> str:
         present = set(self.names) | self.hidden
         if self.rng.random() < 0.4:
-            relatives = sorted(relative for name in present for relative in colour_relatives(name) if relative not in present)
+            relatives = sorted(
+                relative
+                for name in present
+                for relative in colour_relatives(name)
+                if relative not in present
+            )
             if relatives:
                 return self._pick(relatives)
         while True:
@@ -174,7 +231,7 @@ class TurnMaker:
 
 
 def caption_text(names: Sequence[str], boxes: Boxes) -> GroundedText:
-    """Write "a dog, an apple and a car." with a box for each noun; "Nothing" for an empty picture."""
+    """Write "a dog, an apple and a car." with a box a noun; `Nothing` for an empty picture."""
     if not names:
         return GroundedText.of(Nothing())
     spans: list[str | Phrase] = []
@@ -187,46 +244,66 @@ def caption_text(names: Sequence[str], boxes: Boxes) -> GroundedText:
 
 def colour_relatives(name: str) -> tuple[str, ...]:
     """Return the kinds that share `name`'s noun and differ in colour."""
-    return tuple(other for family in FAMILIES.values() if name in family for other in family if other != name)
+    return tuple(
+        other for family in FAMILIES.values() if name in family for other in family if other != name
+    )
 
 
 def _invented_word(rng: np.random.Generator) -> str:
     """A pronounceable word that means nothing, so that unknown words are known to be absent."""
     consonants, vowels = "bcdfghjklmnprstvwz", "aeiou"
     return "".join(
-        consonants[int(rng.integers(len(consonants)))] + vowels[int(rng.integers(5))] for _ in range(int(rng.integers(2, 4)))
+        consonants[int(rng.integers(len(consonants)))] + vowels[int(rng.integers(5))]
+        for _ in range(int(rng.integers(2, 4)))
     ) + ("" if rng.random() < 0.5 else consonants[int(rng.integers(len(consonants)))])
 
 
-def with_turns(sample: Sample, dialect: Dialect, rng: np.random.Generator, counts: TurnCounts = TurnCounts()) -> Sample:
-    """Return a scene's Sample with turns; its objects move to `meta["objects"]`, its regions become the user's.
+def with_turns(
+    sample: Sample, dialect: Dialect, rng: np.random.Generator, counts: TurnCounts = TurnCounts()
+) -> Sample:
+    """Return a scene's Sample with turns about it.
+
+    Its objects move to `meta["objects"]`; its regions become the user's, slightly jittered.
 
     Args:
         sample: from `parfocal.data.readers.scenes`, objects as labelled regions.
-        dialect: whose questions are used beside free ones. rng: decides everything.
+        dialect: whose questions are used beside free ones.
+        rng: decides everything.
+        counts: how many turns of each sort.
     """
     names, boxes = list(sample.regions.labels or ()), sample.regions
-    hidden = sample.meta.get("hidden", [])
-    maker = TurnMaker(names, boxes, hidden if isinstance(hidden, list) else [], dialect, rng)
+    listed = sample.meta.get("hidden", [])
+    hidden = [str(name) for name in listed] if isinstance(listed, list) else []
+    maker = TurnMaker(names, boxes, hidden, dialect, rng)
     pairs: list[Pair | None] = [maker.where() for _ in range(counts.where)]
     repeated: tuple[tuple[Callable[[], Pair], int], ...] = (
-        (maker.absent, counts.absent), (maker.count, counts.count), (maker.all, counts.all), (maker.exists, counts.exists),
+        (maker.absent, counts.absent),
+        (maker.count, counts.count),
+        (maker.all, counts.all),
+        (maker.exists, counts.exists),
         (maker.caption, counts.captions),
-    )  # fmt: skip
+    )
     pairs += [make() for make, times in repeated for _ in range(times)]
     chosen: list[int] = []
     if names and rng.random() < 0.6:
         amount = min(len(names), int(rng.integers(1, counts.regions + 1)))
         chosen = [int(index) for index in rng.choice(len(names), size=amount, replace=False)]
         pairs += [maker.region(slot, names[index]) for slot, index in enumerate(chosen)]
-    turns = [Turn(role, text) for pair in pairs if pair for role, text in zip(("user", "assistant"), pair, strict=True)]  # type: ignore[arg-type]
-    objects = [{"name": name, "xyxy": box} for name, box in zip(names, boxes.to_json(), strict=True)]
+    turns: list[Turn] = []
+    for question, answer in filter(None, pairs):
+        turns += [Turn("user", question), Turn("assistant", answer)]
+    objects: list[JSON] = [
+        {"name": name, "xyxy": list(box)} for name, box in zip(names, boxes.to_json(), strict=True)
+    ]
     regions = _jittered(boxes[chosen], rng)
-    return dataclasses.replace(sample, turns=tuple(turns), regions=regions, meta={**sample.meta, "objects": objects})
+    meta = {**sample.meta, "objects": objects}
+    return dataclasses.replace(sample, turns=tuple(turns), regions=regions, meta=meta)
 
 
 def _jittered(boxes: Boxes, rng: np.random.Generator) -> Boxes:
     """Move every side by about 3 % of the box, as a hand-drawn box would be."""
     sides = np.tile(boxes.cxcywh[:, 2:], 2)
-    moved = np.sort((boxes.xyxy + rng.normal(0, 0.03, boxes.xyxy.shape) * sides).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    moved = np.sort(
+        (boxes.xyxy + rng.normal(0, 0.03, boxes.xyxy.shape) * sides).reshape(-1, 2, 2), axis=1
+    ).reshape(-1, 4)
     return Boxes(moved, boxes.frame).clip()

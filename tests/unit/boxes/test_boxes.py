@@ -220,8 +220,6 @@ def test_concat_refuses_to_guess():
         Boxes.concat([FULL, FULL.replace(scores=None)])
     with pytest.raises(ShapeError, match="labels and parts without"):
         Boxes.concat([FULL, FULL.replace(labels=None)])
-    with pytest.raises(ShapeError, match="takes a list of Boxes"):
-        Boxes.concat(FULL)
     with pytest.raises(ShapeError, match="takes Boxes, got ndarray"):
         Boxes.concat([FULL, FULL.xyxy])
 

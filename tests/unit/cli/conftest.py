@@ -71,6 +71,8 @@ class TablePredictor:
         return Phrase("the car", Boxes([[10, 20, 30, 40]], image_frame(image), scores=[0.875]))
 
     def ask(self, image: Image.Image, question: str, boxes: Boxes | None = None) -> Answer:
+        if question == "unplaced":
+            return self.answer(image, question, GroundedText.of("see ", Phrase("a dog"), "!"))
         if question == "broken":
             text = GroundedText.of("I see <r99>")
             return self.answer(image, question, text, Problem("unknown_region", "<r99> of 20"))

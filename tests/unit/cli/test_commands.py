@@ -144,6 +144,22 @@ def test_problems_of_the_answer_are_warnings_not_errors(run, loaded, scene) -> N
     assert got["problems"] == [{"kind": "unknown_region", "detail": "<r99> of 20"}]
 
 
+def test_a_phrase_without_boxes_is_only_words(run, loaded, scene) -> None:
+    assert run("ask", scene, "unplaced").out == "see a dog!\n"
+
+
+def test_colours_are_those_of_the_picture(run, loaded, scene, monkeypatch) -> None:
+    from parfocal.data.drawing import slot_colour
+
+    red, green, blue = (int(slot_colour(0)[start : start + 2], 16) for start in (1, 3, 5))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    done = run("locate", scene, "a dog", "the car")
+    assert f"\x1b[1;38;2;{red};{green};{blue}mthe car" in done.out
+
+
 def test_words_of_a_model_are_never_markup(run, loaded, scene) -> None:
     done = run("chat", scene, stdin="[bold]loud[/bold] [/nothing]\n")
     assert done.out == "1: [bold]loud[/bold] [/nothing]\n"
@@ -302,13 +318,19 @@ def test_demo_writes_pictures_a_page_and_data(run, loaded, tiny_scenes, tmp_path
 
 def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
-    monkeypatch.setattr("parfocal.train.run", lambda *words: seen.append(words), raising=False)
+
+    def run_recipe(*words) -> Path:
+        seen.append(words)
+        return tmp_path / "model"
+
+    monkeypatch.setattr("parfocal.recipes.run_recipe", run_recipe)
     words = ("train", "mini", "--set", "seed=3", "--set", "bf16=false", "--processes", "2")
-    assert run(*words, "--out", tmp_path, "--resume").code == 0
+    done = run(*words, "--out", tmp_path, "--resume")
+    assert (done.code, done.out, done.err) == (0, "", f"wrote {tmp_path / 'model'}\n")
     assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True)]
 
 
 def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:
-    monkeypatch.setattr("parfocal.train.run", None, raising=False)
+    monkeypatch.setattr("parfocal.recipes.run_recipe", None)
     got = json.loads(run("train", "mini", "--set", "seed=3", "--print-config").out)
     assert (got["name"], got["seed"]) == ("mini", 3)

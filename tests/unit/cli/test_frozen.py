@@ -71,3 +71,16 @@ def test_every_command_has_an_example_that_parses(path: str) -> None:
     names = path.split()
     assert words[: len(names)] == names
     LEAVES[path].make_context(path, words[len(names) :]).close()
+
+
+def test_examples_ask_about_what_the_demo_saves_as_scene() -> None:
+    from parfocal.cli.demo import choose_pictures
+    from parfocal.eval.scenes import load_scenes
+
+    first = choose_pictures(load_scenes())[0]
+    asked = {step.words for step in first.steps}
+    assert first.name == "scene"
+    for command, file in (("ask", "out/demo/scene.png"), ("locate", "out/demo/scene.png")):
+        words = shlex.split(example_of(LEAVES[f"parfocal {command}"]))
+        assert words[2] == file
+        assert set(words[3:]) <= asked, "the scenes have changed: take words from their first steps"

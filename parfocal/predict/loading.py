@@ -21,11 +21,14 @@ BUNDLED = ("mini",)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(model: str | Path = "mini", device: str = "auto", dtype: str | torch.dtype = "auto") -> Predictor:
+def load(
+    model: str | Path = "mini", device: str = "auto", dtype: str | torch.dtype = "auto"
+) -> Predictor:
     """Load a model and its processor.
 
     Args:
-        model: `mini`, or a folder that `save_pretrained` wrote. device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
+        model: `mini`, or a folder that `save_pretrained` wrote.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
 
     Raises:
@@ -56,11 +59,15 @@ def model_folder(model: str | Path) -> Path:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
-            f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) nor a folder here. "
-            "Hub models are not fetched on their own; download one first and give its folder."
+            f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) nor a "
+            "folder here. Hub models are not fetched on their own; download one first and give its "
+            "folder."
         )
     if not (folder / FILE_NAME).is_file():
-        raise CheckpointError(f"{folder} holds no {FILE_NAME}; give a folder that ParfocalProcessor.save_pretrained wrote to.")
+        raise CheckpointError(
+            f"{folder} holds no {FILE_NAME}; "
+            "give a folder that ParfocalProcessor.save_pretrained wrote to."
+        )
     return folder
 
 
@@ -93,6 +100,11 @@ def _refuse_remote_code(folder: Path) -> None:
         raise CheckpointError(f"{folder} holds no config.json; it is not a model folder.")
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if "auto_map" in config:
-        raise CheckpointError(f"{path} asks for code of its own (auto_map); parfocal never runs a model's code.")
+        raise CheckpointError(
+            f"{path} asks for code of its own (auto_map); parfocal never runs a model's code."
+        )
     if config.get("model_type") != "parfocal":
-        raise CheckpointError(f"{path} is of model_type {config.get('model_type')!r}; this loads models of type 'parfocal'.")
+        raise CheckpointError(
+            f"{path} is of model_type {config.get('model_type')!r}; "
+            "this loads models of type 'parfocal'."
+        )
