@@ -109,6 +109,7 @@ def vary(config: ParfocalConfig, difference: Mapping[str, Any]) -> ParfocalConfi
     """
     values = copy.deepcopy(config.to_dict())
     for name, change in difference.items():
-        merges = isinstance(change, Mapping) and "model_type" not in change
-        values[name] = {**values[name], **change} if merges else change
+        part = values.get(name)
+        merges = isinstance(part, dict) and "model_type" not in change
+        values[name] = {**part, **change} if merges else change
     return ParfocalConfig.from_dict(values)

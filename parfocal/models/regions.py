@@ -44,6 +44,10 @@ class MultilevelRoi(nn.Module):
             nn.LayerNorm(hidden),
         )
         self.context = RankContext(hidden) if config.context == "rank" else None
+        # appearances are an order of magnitude larger than positions and ranks; unbalanced, the
+        # language model learns names and never learns to compare
+        ranked = self.context is not None
+        self.balance = nn.LayerNorm(hidden) if ranked else nn.Identity()
         self.lift = nn.Linear(hidden, width)
         self.norm = ScaledNorm(width) if config.norm else nn.Identity()
 
@@ -81,7 +85,7 @@ class MultilevelRoi(nn.Module):
         Returns:
             float[B, R, D], zero in dead slots.
         """
-        hidden = appearance + self.position(regions.boxes.to(appearance.dtype))
+        hidden = self.balance(appearance) + self.position(regions.boxes.to(appearance.dtype))
         if self.context is not None:
             hidden = hidden + self.context(appearance, regions)
         return self.norm(self.lift(hidden)) * regions.mask[..., None]

@@ -1,4 +1,4 @@
-"""Predict: load a model and ask it about pictures; answers are GroundedText in the picture's pixels.
+"""Predict: load a model and ask it about pictures; answers have boxes in its pixels.
 
 The public names below are loaded on first use, so that `parfocal.predict.answer`, which needs no
 model, can be imported without torch. No module of this room may be named like one of them: it would

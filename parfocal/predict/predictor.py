@@ -210,14 +210,14 @@ class Predictor:
 
     def _see(self, images: Sequence[Picture]) -> _Scene:
         """Load and encode every different picture once."""
+        if not images:
+            raise DataError("no pictures were given.")
         unique: dict[int, int] = {}
         rows = [unique.setdefault(id(image), len(unique)) for image in images]
         first = {number: index for index, number in reversed(list(enumerate(rows)))}
         pictures = [load_image(images[first[number]]) for number in range(len(unique))]
         started = time.perf_counter()
-        pixel_values, warps = self.processor.pixel_values(pictures) if pictures else ([], [])
-        if not pictures:
-            raise DataError("no pictures were given.")
+        pixel_values, warps = self.processor.pixel_values(pictures)
         with torch.inference_mode():
             features = self.model.encode([self._float(value) for value in pixel_values])
         return _Scene(pictures, warps, rows, features, time.perf_counter() - started)

@@ -34,10 +34,20 @@ def run_recipe(
     processes: int | None = None,
     resume: bool = False,
 ) -> Path:
-    """Train recipe `name` into `out`; returns the folder of the finished model. See `parfocal.train.run`."""
+    """Train recipe `name` into `out`; returns the folder of the finished model.
+
+    Args:
+        name: key of `RECIPES`.
+        overrides: `path=value` assignments, as in `parfocal.train.recipe.override`.
+        out: the run's folder.
+        processes: data-parallel processes; chosen by the machine when None.
+        resume: go on with the run in `out`.
+
+    Raises:
+        ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
+    """
     recipe, processor = get_recipe(name, overrides), RECIPES[name][1]()
-    config = vary(
-        get_preset(recipe.model, vocab_size=len(processor.tokenizer)), recipe.model_overrides
-    )
+    preset = get_preset(recipe.model, vocab_size=len(processor.tokenizer))
+    config = vary(preset, recipe.model_overrides)
     config.token_ids = processor.settings.token_ids
     return start_run(recipe, config, processor, out, processes, resume)

@@ -1,4 +1,4 @@
-"""mini: all of Groma's plan at toy size, on seeded scenes. Perception first, then language on frozen perception."""
+"""mini: all of Groma's plan at toy size, on seeded scenes; language learns on frozen perception."""
 
 from __future__ import annotations
 
@@ -32,26 +32,41 @@ def mini() -> Recipe:
     The language stage keeps towers, proposer and region appearance frozen: only what turns
     appearances into tokens trains.
     """
-    appearance = ("regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
-                  "regions.context.threshold")  # fmt: skip
+    appearance = (
+        "regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
+        "regions.context.threshold",
+    )  # fmt: skip
     perception = Stage(
-        "perception", "detection", trainable=("vision", "proposer", *appearance), samples=120_000, batch_size=32,
-        optim=Optim(lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0),
+        "perception", "detection", trainable=("vision", "proposer", *appearance),
+        samples=120_000, batch_size=32,
+        optim=Optim(
+            lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0
+        ),
     )  # fmt: skip
     refinement = Stage(
         "refinement", "refinement", trainable=("refiner",), samples=28_000, batch_size=16,
-        optim=Optim(lr=1e-3, weight_decay=0.01, warmup_steps=50, final_lr_ratio=0.01, max_grad_norm=5.0),
+        optim=Optim(
+            lr=1e-3, weight_decay=0.01, warmup_steps=50, final_lr_ratio=0.01, max_grad_norm=5.0
+        ),
     )  # fmt: skip
     language = Stage(
         "language", "language", samples=72_000, batch_size=16, eval_samples=0,
-        trainable=("projector", "regions.position", "regions.context.project", "regions.lift", "regions.norm", "text"),
-        optim=Optim(lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0),
+        trainable=(
+            "projector", "regions.position", "regions.context.project", "regions.balance",
+            "regions.lift", "regions.norm", "text",
+        ),
+        optim=Optim(
+            lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0
+        ),
     )  # fmt: skip
     return Recipe("mini", "mini", (perception, refinement, language))
 
 
 def mini_processor() -> ParfocalProcessor:
-    """Build mini's processor; its tokenizer is learned from the sentences that mini can meet, always the same ones."""
+    """Build mini's processor; its tokenizer is learned from the sentences that mini can meet.
+
+    They are always the same ones, so the tokenizer is as well.
+    """
     dialect, config = get_dialect("region_tokens"), mini_config(VOCAB_SIZE)
     tokenizer = train_tokenizer(
         _sentences(), dialect, TEMPLATE, config.proposer.max_regions, VOCAB_SIZE
@@ -69,24 +84,13 @@ def _sentences() -> list[str]:
         dialect.describe(),
         dialect.describe_region(0),
     ]
-    patterns = [
-        *turns.WHERE,
-        *turns.EXISTS,
-        *turns.COUNT,
-        *turns.ALL,
-        *turns.NAME_REGION,
-        *turns.CAPTION,
-    ]
+    patterns = [*turns.WHERE, *turns.EXISTS, *turns.COUNT, *turns.ALL]
+    patterns += [*turns.NAME_REGION, *turns.CAPTION]
     patterns += [item.plain.replace("[grounding]", "") for item in canonical]
     patterns += ["Yes, {}.", "No, {} and {}", "{}, {}."]
     generator = np.random.default_rng(0)
-    words = [
-        *EXTREMES,
-        *SECONDS,
-        *SIDES,
-        *(word for group in turns.SYNONYMS.values() for word in group),
-        *FAMILIES,
-    ]
+    synonyms = [word for group in turns.SYNONYMS.values() for word in group]
+    words = [*EXTREMES, *SECONDS, *SIDES, *synonyms, *FAMILIES]
     sentences = [f"the {word} {word}" for word in words] * 8
     sentences += [f"{number} {number}" for number in range(21)] * 8
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""Train: recipes as values, stages as values, one run folder; the loop is the Hugging Face Trainer's."""
+"""Train: recipes and stages are values, a run is one folder, the loop is Hugging Face's Trainer."""
 
 from __future__ import annotations
 

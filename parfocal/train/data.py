@@ -1,4 +1,8 @@
-"""Training data as the trainer wants it: indexed examples, and collators that run the model's own processor."""
+"""Training data as the trainer wants it: indexed examples, and collators around the processor.
+
+Shapes: B pictures, S input side, N annotated objects (padded). Boxes are cxcywh in the unit frame
+of the model's square input.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,14 @@ KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 
 
 class SceneDataset(Dataset[Sample]):
-    """Seeded scenes as a map-style dataset: item `i` is scene `i`, whichever process or worker asks.
+    """Seeded scenes as a map-style dataset: item `i` is scene `first + i`, whoever asks.
 
     A sampler that hands out each index once an epoch therefore gives every scene to exactly one
     process.
+
+    Args:
+        reader: paints the scenes.
+        first: index of the first scene, so that stages need not see the same ones.
     """
 
     def __init__(self, reader: SceneReader, first: int = 0) -> None:
@@ -46,6 +54,7 @@ class ObjectCollator:
     processor: ParfocalProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the keyword arguments of the detection and refinement objectives."""
         pixel_values, warps = self.processor.pixel_values(
             [sample.open_image() for sample in samples]
         )
@@ -58,8 +67,9 @@ class ConversationDataset(Dataset[Sample]):
     """Seeded scenes with questions and answers; item `i` asks the same things in every process.
 
     Args:
-        reader: paints the scenes. dialect: whose canonical questions are mixed in. seed: of the
-            questions.
+        reader: paints the scenes.
+        dialect: whose canonical questions are mixed in.
+        seed: of the questions.
         first: index of the first scene, so that stages need not see the same ones.
     """
 
@@ -76,11 +86,12 @@ class ConversationDataset(Dataset[Sample]):
 
 @dataclass
 class ConversationCollator:
-    """Samples with turns -> packed rows, pictures and the scene's objects for the language objective."""
+    """Samples with turns -> packed rows, pictures and objects for the language objective."""
 
     processor: ParfocalProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the keyword arguments of the language objective."""
         pixel_values, warps = self.processor.pixel_values(
             [sample.open_image() for sample in samples]
         )
@@ -88,28 +99,29 @@ class ConversationCollator:
         objects = [_objects(sample) for sample in samples]
         boxes, mask = self.processor.unit_boxes(objects, warps)
         labels = kinds_of(objects, mask)
-        return {
-            "pixel_values": pixel_values,
-            "text": text,
-            "boxes": boxes,
-            "mask": mask,
-            "labels": labels,
-        }
+        scene = {"boxes": boxes, "mask": mask, "labels": labels}
+        return {"pixel_values": pixel_values, "text": text, **scene}
 
 
 def _objects(sample: Sample) -> Boxes:
     """Read `meta["objects"]` back into labelled boxes."""
     rows: Any = sample.meta["objects"]
     frame = sample.regions.frame
-    return (
-        Boxes([row["xyxy"] for row in rows], frame, labels=[row["name"] for row in rows])
-        if rows
-        else Boxes.empty(frame)
-    )
+    if not rows:
+        return Boxes.empty(frame)
+    return Boxes([row["xyxy"] for row in rows], frame, labels=[row["name"] for row in rows])
 
 
 def kinds_of(objects: Sequence[Boxes], mask: Tensor) -> Tensor:
-    """Return int[B, N], the kind of every labelled box; 0 in padding."""
+    """Return the kind of every labelled box.
+
+    Args:
+        objects: labelled boxes of each row.
+        mask: bool[B, N], whose shape the result takes.
+
+    Returns:
+        int[B, N], index in `KINDS`; 0 in padding.
+    """
     labels = torch.zeros(mask.shape, dtype=torch.long)
     for row, found in enumerate(objects):
         for column, name in enumerate(found.labels or ()):

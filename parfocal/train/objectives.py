@@ -1,4 +1,4 @@
-"""Objectives: a module that owns the model and what it is trained towards, so that the loop is `objective(**batch).loss`.
+"""Objectives: modules that own the model and its loss; the loop is `objective(**batch).loss`.
 
 Shapes: B pictures, N annotated objects (padded), R region slots, K kinds of object, D text width.
 """
@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
 from parfocal.models.config import TokenIds
-from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.modeling import (
+    ImageFeatures,
+    ParfocalForConditionalGeneration,
+    match_boxes,
+)
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import DenseOutput, Regions, select_regions
@@ -36,14 +40,13 @@ class ObjectiveOutput:
 
 
 class DetectionObjective(nn.Module):
-    """Find the objects and tell them apart: proposals, kinds on the finest level, kinds and likeness of regions.
+    """Find the objects and tell them apart.
 
+    The terms: proposals, kinds on the finest level, kinds and likeness of regions.
     The class heads live here, not in the model: they only teach the features to tell kinds apart.
     """
 
-    jitter = (
-        0.04  # of a box's sides, so that regions are learned from boxes as imprecise as proposals
-    )
+    jitter = 0.04  # of a box's sides: regions are learned from boxes as imprecise as proposals
 
     def __init__(self, model: ParfocalForConditionalGeneration, num_kinds: int) -> None:
         super().__init__()
@@ -58,7 +61,9 @@ class DetectionObjective(nn.Module):
 
         Args:
             pixel_values: one float[B, 3, S, S] a tower.
-            boxes: float[B, N, 4], cxcywh, unit frame. mask: bool[B, N]. labels: int[B, N], kinds.
+            boxes: float[B, N, 4], cxcywh, unit frame.
+            mask: bool[B, N], False in padding.
+            labels: int[B, N], kinds.
         """
         features = self.model.vision(pixel_values)
         candidates = self.model.proposer(features.levels)
@@ -77,10 +82,8 @@ class DetectionObjective(nn.Module):
 
     def _cell_kind_loss(self, level: Tensor, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         logits = self.cell_kind(level).float()
-        gaussians = object_gaussians(
-            boxes, mask, (level.shape[-2], level.shape[-1])
-        )  # [B, N, G, G]
-        strength, owner = gaussians.max(dim=1)
+        gaussians = object_gaussians(boxes, mask, (level.shape[-2], level.shape[-1]))
+        strength, owner = gaussians.max(dim=1)  # [B, G, G] each, over the N objects
         rows, down, across = torch.nonzero(strength > 0.3, as_tuple=True)
         chosen = logits.permute(0, 2, 3, 1)[rows, down, across]
         return cross_entropy(chosen, labels[rows, owner[rows, down, across]])
@@ -89,28 +92,40 @@ class DetectionObjective(nn.Module):
         self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         noise = torch.randn_like(boxes) * self.jitter * boxes[..., 2:].repeat(1, 1, 2)
-        appearance = self.model.regions.appearance(
-            levels, (boxes + noise).clamp(1e-3, 1)
-        )  # [B, N, H]
+        imprecise = (boxes + noise).clamp(1e-3, 1)
+        appearance = self.model.regions.appearance(levels, imprecise)  # [B, N, H]
         live, kinds = appearance[mask], labels[mask]
         logits = self.region_kind(live).float()
         terms = {"region_kind": cross_entropy(logits, kinds)}
         context = self.model.regions.context
         if context is not None:
-            pairs = context.similarity(live[None])[0]
-            same = (kinds[:, None] == kinds[None, :]).float()
-            other = 1 - torch.eye(len(kinds))
-            loss = binary_cross_entropy_with_logits(pairs, same, reduction="none") * other
-            alike, different = same * other, (1 - same) * other
-            balanced = (loss * alike).sum() / alike.sum().clamp(min=1) + (
-                loss * different
-            ).sum() / different.sum().clamp(min=1)
-            terms["likeness"] = balanced
+            terms["likeness"] = _likeness_loss(context.similarity(live[None])[0], kinds)
         return terms
 
 
+def _likeness_loss(pairs: Tensor, kinds: Tensor) -> Tensor:
+    """Return the cross entropy of "same kind"; alike and different pairs weigh the same in all.
+
+    Args:
+        pairs: float[n, n], logits; the diagonal does not count.
+        kinds: int[n].
+    """
+    same = (kinds[:, None] == kinds[None, :]).float()
+    other = 1 - torch.eye(len(kinds), device=kinds.device)
+    loss = binary_cross_entropy_with_logits(pairs, same, reduction="none") * other
+    alike, different = same * other, (1 - same) * other
+    alike_mean = (loss * alike).sum() / alike.sum().clamp(min=1)
+    return alike_mean + (loss * different).sum() / different.sum().clamp(min=1)
+
+
 def dense_terms(output: DenseOutput, boxes: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Losses of the dense proposer: objectness (penalty-reduced focal) and boxes (GIoU and L1)."""
+    """Losses of the dense proposer: objectness (penalty-reduced focal) and boxes (GIoU and L1).
+
+    Args:
+        output: of the dense head.
+        boxes: float[B, N, 4], cxcywh, unit frame, the objects.
+        mask: bool[B, N], False in padding.
+    """
     targets = dense_targets(boxes, mask, (output.logits.shape[1], output.logits.shape[2]))
     predicted = ltrb_to_xyxy(output.ltrb)
     return {
@@ -120,27 +135,27 @@ def dense_terms(output: DenseOutput, boxes: Tensor, mask: Tensor) -> dict[str, T
 
 
 def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator) -> Regions:
-    """Scatter proposals over all slots behind the user's, so that every region name is learned. Training only.
+    """Scatter proposals over all slots behind the user's, so that every region name is learned.
+
+    For training only.
 
     Args:
-        regions: from `select_regions`. num_user: int[B], user boxes of each row, which keep their
-            slots.
+        regions: from `select_regions`, without features.
+        num_user: int[B], user boxes of each row, which keep their slots.
+        generator: on the CPU; decides the order.
     """
     order = []
     for row in range(regions.mask.shape[0]):
         first, slots = int(num_user[row]), regions.mask.shape[1]
-        order.append(
-            torch.cat(
-                (torch.arange(first), first + torch.randperm(slots - first, generator=generator))
-            )
-        )
+        scattered = first + torch.randperm(slots - first, generator=generator)
+        order.append(torch.cat((torch.arange(first), scattered)))
     index = torch.stack(order).to(regions.mask.device)
     boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
 
 
 class LanguageObjective(nn.Module):
-    """Answer questions about packed scenes, and keep region vectors close to the words for what they show.
+    """Answer questions about packed scenes, and keep region vectors close to their names.
 
     The alignment term is a classification of matched region slots by cosine with the mean token
     embedding of every kind's name, at a learned temperature. Without it the language model takes
@@ -156,13 +171,10 @@ class LanguageObjective(nn.Module):
         self.model = model
         self.log_temperature = nn.Parameter(torch.tensor(2.5))
         width = max(len(row) for row in name_ids)
-        self.register_buffer(
-            "name_ids",
-            torch.tensor([row + [0] * (width - len(row)) for row in name_ids]),
-            persistent=False,
-        )
-        self.register_buffer("name_mask", torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids]),
-                             persistent=False)  # fmt: skip
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in name_ids])
+        mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids])
+        self.register_buffer("name_ids", ids, persistent=False)
+        self.register_buffer("name_mask", mask, persistent=False)
         self.generator = torch.Generator().manual_seed(seed)
 
     def train(self, mode: bool = True) -> LanguageObjective:
@@ -184,37 +196,42 @@ class LanguageObjective(nn.Module):
         """Compute the loss of one batch.
 
         Args:
-            pixel_values: one float[B, 3, S, S] a tower. text: from `ParfocalProcessor.pack`.
-            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects. mask: bool[B, N].
-                labels: int[B, N], kinds.
+            pixel_values: one float[B, 3, S, S] a tower.
+            text: from `ParfocalProcessor.pack`.
+            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects.
+            mask: bool[B, N], False in padding.
+            labels: int[B, N], kinds.
         """
         model = self.model
         features = model.encode(pixel_values)
-        regions = select_regions(
-            features.candidates, text.user_boxes, text.user_mask, model.config.proposer
-        )
-        regions = model.describe_regions(
-            features, shuffle_slots(regions, text.user_mask.sum(1), self.generator)
-        )
+        regions = self._shuffled_regions(features, text)
         input_ids, targets = resolve_boxes(text, regions, model.config.token_ids)
         live = model.live_mask(input_ids, text.attention_mask, regions.mask)
         allowed, positions = packed_attention(text.turn, live)
         hidden = model.text.base_model(
-            inputs_embeds=model.embed(input_ids, features.image, regions.features), position_ids=positions,
-            attention_mask=additive(allowed, torch.float32), use_cache=False,
-        ).last_hidden_state  # fmt: skip
+            inputs_embeds=model.embed(input_ids, features.image, regions.features),
+            position_ids=positions,
+            attention_mask=additive(allowed, torch.float32),
+            use_cache=False,
+        ).last_hidden_state
         answers = targets[:, 1:] != IGNORED
-        logits = model.get_output_embeddings()(
-            hidden[:, :-1][answers]
-        )  # the head runs on answers only
+        logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
         terms = {
             "answer": cross_entropy(logits.float(), targets[:, 1:][answers]),
             "alignment": self._alignment(regions, boxes, mask, labels),
         }
-        return ObjectiveOutput(terms["answer"] + self.alignment_weight * terms["alignment"],
-                               {name: value.detach() for name, value in terms.items()})  # fmt: skip
+        loss = terms["answer"] + self.alignment_weight * terms["alignment"]
+        return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
+
+    def _shuffled_regions(self, features: ImageFeatures, text: TextBatch) -> Regions:
+        """Choose regions as `propose` does, scatter them over the slots, describe them."""
+        config = self.model.config.proposer
+        chosen = select_regions(features.candidates, text.user_boxes, text.user_mask, config)
+        scattered = shuffle_slots(chosen, text.user_mask.sum(1), self.generator)
+        return self.model.describe_regions(features, scattered)
 
     def _alignment(self, regions: Regions, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """Classify the regions that match an object by their likeness to the kinds' names."""
         slots = match_boxes(boxes, mask, regions)
         rows, columns = torch.nonzero(slots >= 0, as_tuple=True)
         vectors = normalize(regions.features[rows, slots[rows, columns]].float(), dim=-1)
@@ -228,6 +245,11 @@ def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Ten
 
     A turn with a box that no slot matches is not learned from: the model cannot name what was not
     proposed.
+
+    Args:
+        text: packed rows with labels and ground boxes.
+        regions: the slots of each row, with their mask.
+        ids: of the placeholders.
 
     Returns:
         input_ids and labels, int[B, L] each, new tensors.

@@ -1,4 +1,4 @@
-"""What a training run is: frozen dataclasses, made by a function, saved with the run, changed by typed overrides."""
+"""What a training run is: frozen dataclasses, saved with the run, changed by typed overrides."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from parfocal.errors import ConfigError
+
+Objective = Literal["detection", "refinement", "language"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,12 @@ class Optim:
     """AdamW with linear warm-up and a cosine to `final_lr_ratio` of the peak.
 
     Attributes:
-        lr: peak learning rate. weight_decay: on matrices only.
-        warmup_steps: steps of linear warm-up. max_grad_norm: gradient clipping.
+        lr: peak learning rate.
+        betas: decay of the two moments.
+        weight_decay: on matrices only.
+        warmup_steps: steps of linear warm-up.
+        final_lr_ratio: last learning rate, as a fraction of the peak.
+        max_grad_norm: gradients are clipped to this norm.
     """
 
     lr: float = 1e-3
@@ -38,17 +44,27 @@ class Stage:
         objective: `detection` (find objects and tell them apart), `refinement` (move boxes onto
             them) or `language` (answer questions about them).
         trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
-        samples: pictures seen. batch_size: pictures a step over all processes.
+        samples: pictures seen.
+        batch_size: pictures a step over all processes.
+        optim: the optimiser and its schedule.
         eval_samples: validation pictures scored at the end of the stage.
     """
 
     name: str
-    objective: Literal["detection", "refinement", "language"]
+    objective: Objective
     trainable: tuple[str, ...]
     samples: int
     batch_size: int
     optim: Optim = field(default_factory=Optim)
     eval_samples: int = 200
+
+    def __post_init__(self) -> None:
+        choices = get_args(Objective)
+        if self.objective not in choices:
+            raise ConfigError(
+                f"stage {self.name!r} has the objective {self.objective!r}; "
+                f"choose one of {list(choices)}."
+            )
 
     @property
     def steps(self) -> int:
@@ -62,12 +78,13 @@ class Recipe:
 
     Attributes:
         name: the recipe's name in `parfocal.recipes.RECIPES`.
-        model: name of the preset in `parfocal.models.presets.PRESETS` and values that differ from
-            it.
-        model_overrides: differences from the preset, part by part, such as {"proposer": {"kind":
-            "deformable_detr"}}.
-        sides: longer sides of the rendered training pictures, used in turn.
-        stages: in order. seed: of weights, order and augmentation. bf16: autocast to bfloat16.
+        model: name of the preset in `parfocal.models.presets.PRESETS`.
+        stages: in order.
+        model_overrides: differences from the preset, part by part, such as
+            {"proposer": {"kind": "deformable_detr"}}.
+        sides: longer sides of the rendered training pictures in pixels, used in turn.
+        seed: of weights, order and augmentation.
+        bf16: autocast to bfloat16.
     """
 
     name: str
@@ -125,15 +142,9 @@ def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
 def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
     head, rest = path[0], path[1:]
     if isinstance(owner, tuple):
-        names = [getattr(item, "name", str(index)) for index, item in enumerate(owner)]
-        index = (
-            names.index(head)
-            if head in names
-            else int(head)
-            if head.isdigit() and int(head) < len(owner)
-            else None
-        )
+        index = _place(owner, head)
         if index is None or not rest:
+            names = [getattr(item, "name", str(place)) for place, item in enumerate(owner)]
             raise ConfigError(
                 f"override {whole!r}: {head!r} is not one of {names}, or names no field of it."
             )
@@ -145,11 +156,20 @@ def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
         close = difflib.get_close_matches(head, siblings, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} Its fields are {siblings}."
+            f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} "
+            f"Its fields are {siblings}."
         )
     current = getattr(owner, head)
     new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
     return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+
+
+def _place(items: tuple[Any, ...], head: str) -> int | None:
+    """Return the index of the item that `head` names, by its name or by its number."""
+    names = [getattr(item, "name", str(index)) for index, item in enumerate(items)]
+    if head in names:
+        return names.index(head)
+    return int(head) if head.isdigit() and int(head) < len(items) else None
 
 
 def _typed(owner: Any, name: str, value: str, whole: str) -> Any:

@@ -44,12 +44,20 @@ logger = logging.getLogger(__name__)
 
 
 def start_run(
-    recipe: Recipe, config: ParfocalConfig, processor: ParfocalProcessor, out: Path, processes: int | None = None,
+    recipe: Recipe,
+    config: ParfocalConfig,
+    processor: ParfocalProcessor,
+    out: Path,
+    processes: int | None = None,
     resume: bool = False,
-) -> Path:  # fmt: skip
+) -> Path:
     """Train a recipe into `out`; returns the folder of the finished model.
 
     Args:
+        recipe: what to train.
+        config: of the model; its `token_ids` are the processor's.
+        processor: of the model.
+        out: the run's folder; created when it does not exist.
         processes: data-parallel processes; one a GPU, or one a core (at most two) on a CPU when
             None.
         resume: go on with the run in `out`, which must hold the same recipe.
@@ -61,41 +69,43 @@ def start_run(
     if saved.exists():
         if not resume:
             raise ConfigError(
-                f"{out} already holds a run; add --resume to go on with it, or choose another folder."
+                f"{out} already holds a run; add --resume to go on with it, "
+                "or choose another folder."
             )
         before, now = json.loads(saved.read_text(encoding="utf-8")), json.loads(recipe.to_json())
         changed = sorted(key for key in now if before.get(key) != now[key])
         if changed:
             raise ConfigError(
-                f"{out} was started with another recipe: {', '.join(changed)} differ. Resume with the same settings."
+                f"{out} was started with another recipe: {', '.join(changed)} differ. "
+                "Resume with the same settings."
             )
     else:
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
-    count = processes or (
-        torch.cuda.device_count() if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
-    )
-    _launch(out, count)
+    _launch(out, processes or _default_processes())
     return out / "model"
+
+
+def _default_processes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return min(2, os.cpu_count() or 1)
 
 
 def _launch(out: Path, processes: int) -> None:
     command = [sys.executable, "-m", "parfocal.train.worker", str(out)]
     environment = dict(os.environ)
     if processes > 1:
-        command[2:2] = [
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-            "-m",
-        ]
+        spread = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        command[2:2] = spread
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:
         raise ConfigError(
-            f"training in {out} stopped with exit code {code}; the log above says why. --resume goes on."
+            f"training in {out} stopped with exit code {code}; the log above says why. "
+            "--resume goes on."
         )
 
 
@@ -107,9 +117,8 @@ def work(out: Path) -> None:
     model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
     for part in (model.vision, model.proposer):
         part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
-    model.text.set_attn_implementation(
-        "eager"
-    )  # faster backward than fused attention on a CPU with packed masks
+    # faster backward than fused attention on a CPU with packed masks
+    model.text.set_attn_implementation("eager")
     first = 0
     for stage in recipe.stages:
         done = out / stage.name / "model.safetensors"
@@ -155,9 +164,8 @@ def _report(
     model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, stage: Stage, out: Path
 ) -> None:
     if stage.eval_samples:
-        scores = proposal_recall(
-            model, processor, SceneReader("validation", stage.eval_samples, (256,))
-        )
+        reader = SceneReader("validation", stage.eval_samples, (256,))
+        scores = proposal_recall(model, processor, reader)
         logger.info("stage %s: %s", stage.name, scores)
         JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
 

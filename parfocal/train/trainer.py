@@ -1,4 +1,4 @@
-"""One stage of a recipe on the Hugging Face Trainer: freezing, optimiser groups, schedule, logging, checkpoints."""
+"""One stage of a recipe on the Hugging Face Trainer: freezing, optimiser, schedule, checkpoints."""
 
 from __future__ import annotations
 
@@ -41,13 +41,9 @@ class StageTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of every term since the last log."""
-        logs.update(
-            {
-                name: round(sum(values) / len(values), 4)
-                for name, values in self._terms.items()
-                if values
-            }
-        )
+        for name, values in self._terms.items():
+            if values:
+                logs[name] = round(sum(values) / len(values), 4)
         self._terms.clear()
         super().log(logs, *args, **kwargs)
 
@@ -70,12 +66,11 @@ class StageTrainer(Trainer):
         if self.optimizer is None:
             optim = self.stage.optim
             trained = [value for value in self.model.parameters() if value.requires_grad]
+            matrices = [value for value in trained if value.ndim > 1]
+            others = [value for value in trained if value.ndim <= 1]
             groups = [
-                {
-                    "params": [value for value in trained if value.ndim > 1],
-                    "weight_decay": optim.weight_decay,
-                },
-                {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+                {"params": matrices, "weight_decay": optim.weight_decay},
+                {"params": others, "weight_decay": 0.0},
             ]
             self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
         return self.optimizer
@@ -91,9 +86,8 @@ class StageTrainer(Trainer):
                 if step < optim.warmup_steps:
                     return (step + 1) / optim.warmup_steps
                 done = min(1.0, (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps))
-                return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * 0.5 * (
-                    1 + math.cos(math.pi * done)
-                )
+                cosine = 0.5 * (1 + math.cos(math.pi * done))
+                return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * cosine
 
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
@@ -130,7 +124,8 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
         if not any(_under(name, prefix) for name in names):
             parts = sorted({name.split(".")[0] for name in names})
             raise ConfigError(
-                f"stage {stage.name!r} trains {prefix!r}, which names no parameter; the parts are {parts}."
+                f"stage {stage.name!r} trains {prefix!r}, which names no parameter; "
+                f"the parts are {parts}."
             )
     for name, value in model.named_parameters():
         value.requires_grad_(any(_under(name, prefix) for prefix in stage.trainable))
@@ -167,26 +162,16 @@ def run_stage(
 
     A checkpoint that is already in `out` is continued; one that was cut off while it was written is
     passed over.
+
+    Raises:
+        ConfigError: if the batch does not divide among the processes, or a prefix of
+            `stage.trainable` names no parameter.
     """
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if stage.batch_size % world:
-        raise ConfigError(
-            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} processes."
-        )
-    cuda = torch.cuda.is_available()
-    arguments = TrainingArguments(
-        output_dir=str(out), max_steps=stage.steps, per_device_train_batch_size=stage.batch_size // world,
-        max_grad_norm=stage.optim.max_grad_norm, bf16=recipe.bf16, use_cpu=not cuda, ddp_backend="gloo" if world > 1 and not cuda else None,
-        ddp_broadcast_buffers=False, ddp_find_unused_parameters=True, logging_steps=max(1, min(50, stage.steps // 20)),
-        save_steps=max(1, stage.steps // 10), save_total_limit=1, report_to=[], seed=recipe.seed, data_seed=recipe.seed,
-        remove_unused_columns=False, dataloader_num_workers=8 if cuda else 0, disable_tqdm=True, log_level="warning",
-        logging_nan_inf_filter=False, dataloader_drop_last=True,
-    )  # fmt: skip
     trainer = StageTrainer(
         model=objective,
-        args=arguments,
+        args=_arguments(stage, recipe, out),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[JsonLog(out / "metrics.jsonl"), *callbacks],
@@ -195,8 +180,42 @@ def run_stage(
     trainer.train(resume_from_checkpoint=_newest_checkpoint(out))
 
 
+def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
+    """Translate a stage into the Trainer's terms."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if stage.batch_size % world:
+        raise ConfigError(
+            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
+            f"{world} processes."
+        )
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size // world,
+        max_grad_norm=stage.optim.max_grad_norm,
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=not cuda,
+        ddp_backend="gloo" if world > 1 and not cuda else None,
+        ddp_broadcast_buffers=False,
+        ddp_find_unused_parameters=True,
+        dataloader_num_workers=8 if cuda else 0,
+        dataloader_drop_last=True,
+        remove_unused_columns=False,
+        save_steps=max(1, stage.steps // 10),
+        save_total_limit=1,
+        logging_steps=max(1, min(50, stage.steps // 20)),
+        logging_nan_inf_filter=False,
+        log_level="warning",
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
 def _newest_checkpoint(out: Path) -> str | None:
-    """Return the newest complete checkpoint folder; the trainer's state is the last file that is written."""
+    """Return the newest complete checkpoint folder: the trainer's state is written last."""
     found = [
         folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()
     ]

@@ -113,7 +113,8 @@ def test_eval_scenes_writes_predictions_and_report(tmp_path):
     for key in (
         "rec_acc_50", "rec_acc_75", "rec_unique_50", "rec_twins_50", "rec_twins_random_50",
         "name_exact", "proposal_recall_50", "proposal_recall_75", "proposals_per_image",
-        "caption_precision", "caption_recall", "caption_f1", "absent_rejection", "false_rejection", "count_exact",
+        "caption_precision", "caption_recall", "caption_f1", "absent_rejection",
+        "false_rejection", "count_exact",
     ):  # fmt: skip
         assert {key, f"{key}_n", f"{key}_low", f"{key}_high"} <= set(report), key
     assert (tmp_path / "out" / "predictions.jsonl").stat().st_size > 0

@@ -59,7 +59,7 @@ NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "ei
 class TurnCounts:
     """How many turns of each sort a scene gets; of `where` and `regions`, at most so many."""
 
-    where: int = 4
+    where: int = 5
     absent: int = 2
     count: int = 1
     all: int = 1
@@ -91,12 +91,18 @@ class TurnMaker:
         self.hidden = set(hidden)
         self.left_to_right = [int(index) for index in np.argsort(boxes.cxcywh[:, 0], kind="stable")]
         found = referring_expressions(self.names, boxes)
-        self.expressions = [item for item in found if self.names[item.target] not in self.hidden]
+        # a name with a hidden copy is ambiguous, as a target and as a landmark ("left of the dog")
+        self.expressions = [
+            item
+            for item in found
+            if self.names[item.target] not in self.hidden
+            and item.text.rpartition(" the ")[2] not in self.hidden
+        ]
 
     def where(self) -> Pair | None:
         """One object by a referring expression; twins come more often than they occur."""
         twins = [item for item in self.expressions if item.twin]
-        pool = twins if twins and self.rng.random() < 0.65 else self.expressions
+        pool = twins if twins and self.rng.random() < 0.75 else self.expressions
         if not pool:
             return None
         relations = sorted({item.relation for item in pool})

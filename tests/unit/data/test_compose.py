@@ -1,4 +1,4 @@
-"""Scenes: functions of split, index and style; boxes are remeasured here from the painted patches."""
+"""Scenes: functions of split, index and style; boxes are remeasured from the painted patches."""
 
 from __future__ import annotations
 

@@ -1,0 +1,172 @@
+"""Configs: strict parts, rules between parts, and a JSON form that reads back equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from parfocal.errors import ConfigError
+from parfocal.models.config import (
+    FusionConfig,
+    ParfocalConfig,
+    ProjectorConfig,
+    ProposerConfig,
+    RegionsConfig,
+    TokenIds,
+    TowerConfig,
+    VisionConfig,
+)
+from parfocal.models.presets import tiny
+
+PARTS = (
+    TowerConfig,
+    VisionConfig,
+    FusionConfig,
+    ProjectorConfig,
+    ProposerConfig,
+    RegionsConfig,
+    TokenIds,
+)
+NAMES = ("vision", "fusion", "projector", "proposer", "regions", "token_ids")
+TEXT = {"model_type": "qwen2", "vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+class TestEveryPart:
+    def test_json_reads_back_equal(self, part):
+        values = json.loads(json.dumps(part().to_dict()))
+        assert part.from_dict(values) == part()
+
+    def test_an_instance_passes_through(self, part):
+        instance = part()
+        assert part.from_dict(instance) is instance
+
+    def test_an_unknown_field_is_refused_by_name(self, part):
+        with pytest.raises(ConfigError, match=f"{part.__name__} has no field 'zzz'"):
+            part.from_dict({"zzz": 1})
+
+    def test_a_misspelt_field_gets_a_hint(self, part):
+        name = dataclasses.fields(part)[0].name
+        with pytest.raises(ConfigError, match=f"Did you mean '{name}'"):
+            part.from_dict({name + "x": 1})
+
+    def test_nothing_changes_after_construction(self, part):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part(), dataclasses.fields(part)[0].name, None)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        (VisionConfig, {"resize": "crop"}),
+        (VisionConfig, {"pyramid": "panet"}),
+        (FusionConfig, {"kind": "sum"}),
+        (ProjectorConfig, {"merge": 3}),
+        (ProposerConfig, {"kind": "yolo"}),
+        (RegionsConfig, {"kind": "crop"}),
+        (RegionsConfig, {"context": "graph"}),
+        (RegionsConfig, {"layout": "stacked"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value.__name__,
+)
+def test_an_unknown_choice_is_refused_with_the_choices(part, values):
+    (name, value), *_ = values.items()
+    with pytest.raises(ConfigError, match=rf"{name} is {value!r}; choose one of \["):
+        part.from_dict(values)
+
+
+def test_lists_become_tuples_so_that_parts_compare():
+    values = {"level_layers": [1, 2], "image_mean": [0.5, 0.5, 0.5]}
+    assert TowerConfig.from_dict(values) == TowerConfig(
+        level_layers=(1, 2), image_mean=(0.5, 0.5, 0.5)
+    )
+
+
+def test_towers_are_read_from_plain_mappings():
+    vision = VisionConfig.from_dict({"towers": [{"image_size": 32}, {"image_size": 64}]})
+    assert [tower.image_size for tower in vision.towers] == [32, 64]
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_one_or_two_towers(count):
+    with pytest.raises(ConfigError, match=f"{count} towers"):
+        VisionConfig(towers=(TowerConfig(),) * count)
+
+
+def test_a_pyramid_needs_levels():
+    with pytest.raises(ConfigError, match="level_layers"):
+        VisionConfig(pyramid="fpn")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vision": {"towers": [{}, {}]}}, "fusion.kind is 'none'"),
+        ({"fusion": {"kind": "concat"}}, "one tower"),
+        ({"proposer": {"kind": "dense"}, "regions": {"kind": "multilevel_roi"}}, "level_layers"),
+        ({"regions": {"kind": "multilevel_roi"}}, "level_layers"),
+        (
+            {
+                "vision": {"towers": [{"level_layers": (1,)}]},
+                "regions": {"kind": "multilevel_roi", "level_scales": (2, 1)},
+            },
+            r"2 entries for 1 level",
+        ),
+        (
+            {
+                "vision": {"towers": [{"level_layers": (1,)}]},
+                "proposer": {"kind": "dense"},
+            },
+            "set regions.kind",
+        ),
+    ],
+    ids=[
+        "two towers, no fusion",
+        "concat of one tower",
+        "proposer without levels",
+        "regions without levels",
+        "more scales than levels",
+        "proposals that nothing reads",
+    ],
+)
+def test_rules_between_parts(values, message):
+    with pytest.raises(ConfigError, match=message):
+        ParfocalConfig(**values)
+
+
+@pytest.mark.parametrize("name", ["visoin", "fusio", "projectr", "regoins", "token_id", "dialct"])
+def test_a_near_miss_at_the_top_is_refused(name):
+    with pytest.raises(ConfigError, match=f"no field '{name}'. Did you mean"):
+        ParfocalConfig(**{name: {}})
+
+
+def test_extras_of_transformers_are_admitted():
+    assert ParfocalConfig(attn_implementation="eager")._attn_implementation == "eager"
+    assert ParfocalConfig(architectures=["X"]).architectures == ["X"]
+
+
+@pytest.mark.parametrize("make", [ParfocalConfig, tiny], ids=["defaults", "tiny"])
+def test_the_whole_reads_back_equal(make, tmp_path):
+    config = make()
+    config.save_pretrained(tmp_path)
+    through_json = ParfocalConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    for other in (through_json, ParfocalConfig.from_pretrained(tmp_path)):
+        for name in (*NAMES, "dialect", "tie_word_embeddings"):
+            assert getattr(other, name) == getattr(config, name), name
+        assert other.text_config.to_dict() == config.text_config.to_dict()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tying_is_the_text_models_decision(tied):
+    config = ParfocalConfig(text_config={**TEXT, "tie_word_embeddings": tied})
+    assert config.tie_word_embeddings is tied
+
+
+def test_configs_do_not_share_parts_that_could_change():
+    one, other = ParfocalConfig(), ParfocalConfig()
+    one.token_ids = TokenIds(image=5)
+    one.text_config.vocab_size = 7
+    assert other.token_ids == TokenIds()
+    assert other.text_config.vocab_size != 7

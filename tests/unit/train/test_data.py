@@ -1,0 +1,123 @@
+"""Training data: the same item whoever asks, and batches in the model's own frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from parfocal.boxes import Boxes, Frame
+from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.scenes.catalogue import KINDS
+from parfocal.models.processing import IGNORED
+from parfocal.train.data import (
+    KIND_INDEX,
+    ConversationCollator,
+    ConversationDataset,
+    ObjectCollator,
+    SceneDataset,
+    kinds_of,
+)
+
+
+@pytest.fixture(scope="module")
+def reader(toy_bank) -> SceneReader:
+    return SceneReader("train", 6, (64,), toy_bank)
+
+
+def same(one, other) -> bool:
+    return one == other and one.open_image().tobytes() == other.open_image().tobytes()
+
+
+def test_item_i_is_scene_first_plus_i(reader):
+    dataset = SceneDataset(reader, first=2)
+    assert len(dataset) == 4
+    assert [dataset[index].id for index in range(4)] == [f"scenes:train:{n}" for n in range(2, 6)]
+    assert same(dataset[1], reader[3])
+
+
+def test_conversations_are_the_same_in_every_process_and_order(reader, processor):
+    one = ConversationDataset(reader, processor.dialect, seed=4, first=1)
+    other = ConversationDataset(reader, processor.dialect, seed=4, first=1)
+    forwards = [one[index] for index in range(len(one))]
+    backwards = [other[index] for index in reversed(range(len(other)))][::-1]
+    assert len(forwards) == 5
+    for left, right in zip(forwards, backwards, strict=True):
+        assert left.turns
+        assert same(left, right)
+    assert forwards[0].id == "scenes:train:1"
+
+
+def test_the_same_scene_gets_the_same_turns_whichever_stage_begins_where(reader, processor):
+    whole = ConversationDataset(reader, processor.dialect, seed=4)
+    rest = ConversationDataset(reader, processor.dialect, seed=4, first=3)
+    assert whole[4] == rest[1]
+    reseeded = ConversationDataset(reader, processor.dialect, seed=5)
+    assert whole[4].turns != reseeded[4].turns
+
+
+def test_kinds_follow_the_catalogue_and_padding_is_zero():
+    frame = Frame("image", 50, 50)
+    box = [0, 0, 9, 9]
+    rows = [
+        Boxes([box, box], frame, labels=["dog", "bee"]),
+        Boxes.empty(frame),
+        Boxes([box], frame, labels=[KINDS[-1].name]),
+    ]
+    mask = torch.zeros(3, 2, dtype=torch.bool)
+    found = kinds_of(rows, mask)
+    assert found.tolist() == [[KIND_INDEX["dog"], KIND_INDEX["bee"]], [0, 0], [len(KINDS) - 1, 0]]
+
+
+def test_objects_are_collated_in_the_unit_frame_of_the_square_input(toy_samples, processor):
+    batch = ObjectCollator(processor)(toy_samples)
+    assert [tuple(value.shape) for value in batch["pixel_values"]] == [(4, 3, 96, 96)]
+    counts = [len(sample.regions) for sample in toy_samples]
+    assert batch["mask"].sum(1).tolist() == counts
+    assert batch["boxes"].shape == (4, max(counts), 4)
+    for row, sample in enumerate(toy_samples):
+        longest = max(sample.images[0].width, sample.images[0].height)
+        left = (longest - sample.images[0].width) // 2
+        top = (longest - sample.images[0].height) // 2
+        for column, (x1, y1, x2, y2) in enumerate(sample.regions.xyxy.tolist()):
+            expected = ((x1 + x2) / 2 + left, (y1 + y2) / 2 + top, x2 - x1, y2 - y1)
+            found = batch["boxes"][row, column] * longest
+            assert found.tolist() == pytest.approx(expected, abs=1e-3)
+            assert batch["labels"][row, column] == KIND_INDEX[sample.regions.labels[column]]
+        assert not batch["boxes"][row, counts[row] :].any()
+
+
+def test_conversations_carry_all_objects_not_only_the_users(toy_samples, toy_talk, processor):
+    plain, batch = ObjectCollator(processor)(toy_samples), ConversationCollator(processor)(toy_talk)
+    for key in ("boxes", "mask", "labels"):
+        assert torch.equal(batch[key], plain[key])
+    assert torch.equal(batch["pixel_values"][0], plain["pixel_values"][0])
+    text = batch["text"]
+    assert text.user_mask.sum(1).tolist() == [len(sample.regions) for sample in toy_talk]
+    ground = (text.input_ids == processor.settings.token_ids.ground_box).sum(1)
+    assert ground.tolist() == text.ground_mask.sum(1).tolist()
+    assert ground.min() > 0
+
+
+def test_only_answers_are_learned(toy_talk, processor):
+    text = ConversationCollator(processor)(toy_talk)["text"]
+    learned = text.labels != IGNORED
+    assert torch.equal(text.labels[learned], text.input_ids[learned])
+    for row, sample in enumerate(toy_talk):
+        for number in range(len(sample.turns) // 2):
+            inside = learned[row] & (text.turn[row] == number + 1)
+            said = processor.tokenizer.decode(text.input_ids[row][inside])
+            assert said.endswith(processor.settings.template.end)
+            assert "<user>" not in said
+            assert "<answer>" not in said
+        assert not learned[row][text.turn[row] <= 0].any()
+
+
+def test_a_loader_hands_out_every_scene_once(reader):
+    loader = DataLoader(
+        SceneDataset(reader), batch_size=2, shuffle=True,
+        collate_fn=lambda rows: [row.id for row in rows],
+        generator=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    seen = [identity for batch in loader for identity in batch]
+    assert sorted(seen) == [f"scenes:train:{index}" for index in range(6)]

@@ -1,0 +1,126 @@
+"""Recipes as values: saved, read back, and changed by typed assignments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from parfocal.errors import ConfigError
+from parfocal.train.recipe import Optim, Recipe, Stage, override
+
+FIND = Stage("find", "detection", ("vision", "proposer"), samples=100, batch_size=8)
+TALK = Stage("talk", "language", ("text",), samples=64, batch_size=4, optim=Optim(lr=2e-4))
+RECIPE = Recipe(
+    "demo", "tiny", (FIND, TALK), {"proposer": {"queries": 5}}, sides=(96, 128), seed=3, bf16=False
+)
+
+
+def test_json_round_trip():
+    again = Recipe.from_json(RECIPE.to_json())
+    assert again == RECIPE
+    assert isinstance(again.stages[0].optim, Optim)
+    assert again.stages[0].trainable == ("vision", "proposer")
+    assert again.stages[1].optim.betas == (0.9, 0.98)
+    assert again.sides == (96, 128)
+    assert again.to_json() == RECIPE.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda row: row.update(colour=1), "Recipe has no field 'colour'"),
+        (lambda row: row["stages"][0].update(lr=1), "Stage has no field 'lr'"),
+        (lambda row: row["stages"][0].update(objective="x"), "objective 'x'; choose one of"),
+        (lambda row: row["stages"][1]["optim"].update(momentum=1), "Optim has no field 'momentum'"),
+    ],
+    ids=["recipe", "stage", "objective", "optim"],
+)
+def test_unknown_keys_and_choices_are_refused(change, words):
+    row = json.loads(RECIPE.to_json())
+    change(row)
+    with pytest.raises(ConfigError, match=words):
+        Recipe.from_json(json.dumps(row))
+
+
+def test_recipes_are_values():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPE.seed = 4
+
+
+@pytest.mark.parametrize(("samples", "batch", "steps"), [(100, 8, 12), (64, 4, 16), (3, 8, 1)])
+def test_steps(samples, batch, steps):
+    assert dataclasses.replace(FIND, samples=samples, batch_size=batch).steps == steps
+
+
+def get(recipe: Recipe, path: str):
+    value = recipe
+    for name in path.split("."):
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("seed=11", "seed", 11),
+        ("bf16=true", "bf16", True),
+        ("name=other", "name", "other"),
+        ("name=12", "name", "12"),
+        ("model = mini ", "model", "mini"),
+        ("sides=[64, 80]", "sides", (64, 80)),
+        ("stages.find.samples=7", "stages.0.samples", 7),
+        ("stages.talk.optim.lr=1e-5", "stages.1.optim.lr", 1e-5),
+        ("stages.1.optim.lr=1", "stages.1.optim.lr", 1.0),
+        ("stages.0.trainable=[\"text\"]", "stages.0.trainable", ("text",)),
+        ("stages.0.optim.betas=[0.8, 0.9]", "stages.0.optim.betas", (0.8, 0.9)),
+        ("model_overrides={\"fusion\": {\"kind\": \"none\"}}", "model_overrides",
+         {"fusion": {"kind": "none"}}),
+    ],
+)  # fmt: skip
+def test_override_is_typed_by_the_field(assignment, path, value):
+    changed = override(RECIPE, [assignment])
+    assert get(changed, path) == value
+    assert type(get(changed, path)) is type(value)
+    # nothing else moves
+    flat, before = json.loads(changed.to_json()), json.loads(RECIPE.to_json())
+    first = path.split(".")[0]
+    assert {key for key in flat if flat[key] != before[key]} <= {first}
+
+
+def test_later_assignments_win_and_the_recipe_given_is_untouched():
+    before = RECIPE.to_json()
+    changed = override(RECIPE, ["seed=1", "stages.find.samples=9", "seed=2"])
+    assert (changed.seed, changed.stages[0].samples) == (2, 9)
+    assert changed.stages[1] == TALK
+    assert RECIPE.to_json() == before
+    assert override(RECIPE, []) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("seed", r"'seed' is not of the form path=value"),
+        ("sede=1", r"Recipe has no field 'sede'. Did you mean 'seed'\? .*'sides'"),
+        ("xyzzy=1", r"no field 'xyzzy'\. Its fields are \['name', 'model', 'stages'"),
+        ("stages.find.sampels=1", r"Stage has no field 'sampels'. Did you mean 'samples'\?"),
+        ("stages.find.optim.lrr=1", r"Optim has no field 'lrr'. Did you mean 'lr'\? .*'betas'"),
+        ("stages.think.samples=1", r"'think' is not one of \['find', 'talk'\]"),
+        ("stages.2.samples=1", r"'2' is not one of \['find', 'talk'\]"),
+        ("stages.find=1", r"names no field of it"),
+        ("seed.deeper=1", r"goes deeper than there are fields"),
+        ("seed=one", r"'one' is not a int"),
+        ("seed=1.5", r"'1\.5' is not a int"),
+        ("seed=true", r"'true' is not a int"),
+        ("bf16=1", r"'1' is not a bool"),
+        ("bf16=yes", r"'yes' is not a bool"),
+        ("stages.0.optim.lr=fast", r"'fast' is not a float"),
+        ("stages.0.optim.lr=true", r"'true' is not a float"),
+        ("sides=64", r"'64' is not a tuple"),
+        ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection', 'language'"),
+    ],
+)  # fmt: skip
+def test_override_refuses(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        override(RECIPE, [assignment])
