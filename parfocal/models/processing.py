@@ -233,7 +233,8 @@ class ParfocalProcessor:
             warp: of the picture, from `pixel_values`.
 
         Raises:
-            DialectError: if the question's words hold markup of this model.
+            DialectError: if the question's words hold markup of this model, or it speaks of a
+                box that is not among `regions`.
         """
         for words in (getattr(span, "text", "") for span in question.spans):
             for mark in self._markup:
@@ -241,8 +242,7 @@ class ParfocalProcessor:
                     raise DialectError(
                         f"the question holds {mark!r}, which is markup of this model; leave it out."
                     )
-        view = self.view(regions.frame, warp, regions if len(regions) else None)
-        return self.dialect.render(question, view)
+        return self.dialect.render(question, self.view(regions.frame, warp, regions))
 
     def prefix_ids(self) -> list[int]:
         """Return the tokens every conversation starts with: opening, image tokens, region slots."""
@@ -328,7 +328,11 @@ class ParfocalProcessor:
             ids, labels = ids + asked + said, labels + [IGNORED] * len(asked) + said
             turn += [number // 2 + 1] * (len(asked) + len(said))
             phrases = (*question.text.phrases, *answer.text.phrases)
-            ground += [phrase.boxes for phrase in phrases if len(phrase.boxes)]
+            ground += [
+                phrase.boxes.replace(scores=None, labels=None)
+                for phrase in phrases
+                if len(phrase.boxes)
+            ]
         return ids, labels, turn, Boxes.concat(ground)
 
     # answers
@@ -378,8 +382,19 @@ class ParfocalProcessor:
                 f"{folder} holds no {FILE_NAME}; "
                 "it was not saved by ParfocalProcessor.save_pretrained."
             )
-        settings = ProcessorSettings.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True), settings)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise CheckpointError(f"{path} is not JSON ({err}); copy the folder again.") from err
+        settings = ProcessorSettings.from_dict(values)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as err:
+            raise CheckpointError(
+                f"{folder} holds no tokenizer that can be read (tokenizer.json, "
+                "tokenizer_config.json); copy the folder again."
+            ) from err
+        return cls(tokenizer, settings)
 
 
 _ALLOWED_IN_QUESTIONS = ("[grounding]",)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError, ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -44,11 +45,17 @@ def load(
     _refuse_remote_code(folder)
     processor = ParfocalProcessor.from_pretrained(folder)
     try:
-        loaded = ParfocalForConditionalGeneration.from_pretrained(
-            folder, dtype=kind, local_files_only=True, use_safetensors=True
+        loaded, report = ParfocalForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=kind,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as err:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
         raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
+    _refuse_gaps(folder, report)
     return Predictor(loaded.to(where), processor, str(model))
 
 
@@ -98,7 +105,10 @@ def _refuse_remote_code(folder: Path) -> None:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no config.json; it is not a model folder.")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise CheckpointError(f"{path} is not JSON ({err}); copy the folder again.") from err
     if "auto_map" in config:
         raise CheckpointError(
             f"{path} asks for code of its own (auto_map); parfocal never runs a model's code."
@@ -108,3 +118,19 @@ def _refuse_remote_code(folder: Path) -> None:
             f"{path} is of model_type {config.get('model_type')!r}; "
             "this loads models of type 'parfocal'."
         )
+
+
+def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
+    """Weights load strictly: one that is missing would stay random and nobody would notice."""
+    reshaped = {name for name, *_ in report["mismatched_keys"]}
+    gaps = (
+        ("are missing", set(report["missing_keys"]) - reshaped),
+        ("are not of this model", set(report["unexpected_keys"])),
+        ("have another shape", reshaped),
+    )
+    for what, names in gaps:
+        if names:
+            raise CheckpointError(
+                f"{folder}: {len(names)} weights {what} (such as {min(names)!r}). Config and "
+                "weights must come from the same version of the model; save or copy both again."
+            )

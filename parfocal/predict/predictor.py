@@ -182,11 +182,11 @@ class Predictor:
     ) -> list[list[Answer]]:
         """Describe every box of every picture: k boxes in, k answers out, in order."""
         _same_length(images=images, boxes=boxes)
-        scene, slots = self._see(images), self.model.num_slots
+        scene, slots = self._see(images), max(1, self.model.num_slots)
         owners, questions, regions = [], [], []
         for row in range(len(images)):
             own = self._boxes(scene.image(row), boxes[row])
-            for start in range(0, len(own), max(1, slots)):  # more boxes than slots: ask in parts
+            for start in range(0, len(own), slots):  # more boxes than slots: ask in parts
                 part = own[start : start + slots]
                 for index in range(len(part)):
                     owners.append(row)

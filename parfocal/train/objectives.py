@@ -164,9 +164,7 @@ class LanguageObjective(nn.Module):
 
     alignment_weight = 0.5
 
-    def __init__(
-        self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]], seed: int
-    ) -> None:
+    def __init__(self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]]) -> None:
         super().__init__()
         self.model = model
         self.log_temperature = nn.Parameter(torch.tensor(2.5))
@@ -175,7 +173,7 @@ class LanguageObjective(nn.Module):
         mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids])
         self.register_buffer("name_ids", ids, persistent=False)
         self.register_buffer("name_mask", mask, persistent=False)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.default_generator  # checkpoints hold its state, and no other's
 
     def train(self, mode: bool = True) -> LanguageObjective:
         """Keep the frozen towers in evaluation mode: their statistics must not move."""
@@ -237,7 +235,9 @@ class LanguageObjective(nn.Module):
         vectors = normalize(regions.features[rows, slots[rows, columns]].float(), dim=-1)
         words = self.model.get_input_embeddings()(self.name_ids).float() * self.name_mask[..., None]
         names = normalize(words.sum(1) / self.name_mask.sum(1, keepdim=True), dim=-1)
-        return cross_entropy(vectors @ names.T * self.log_temperature.exp(), labels[rows, columns])
+        logits = vectors @ names.T * self.log_temperature.exp()
+        # a mean that is 0, not NaN, while an untrained proposer matches nothing
+        return cross_entropy(logits, labels[rows, columns], reduction="sum") / max(1, len(rows))
 
 
 def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:

@@ -143,6 +143,7 @@ def _train(
     first: int,
     out: Path,
 ) -> None:
+    torch.manual_seed(recipe.seed)  # of the objective's heads, whatever stages ran before
     reader = SceneReader("train", first + stage.samples, recipe.sides)
     objective: nn.Module
     dataset: Dataset[Sample] = SceneDataset(reader, first)
@@ -154,7 +155,7 @@ def _train(
     else:
         encode = processor.tokenizer.encode
         names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
-        objective = LanguageObjective(model, names, recipe.seed)
+        objective = LanguageObjective(model, names)
         dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
         collator = ConversationCollator(processor)
     run_stage(objective, stage, recipe, dataset, collator, out)

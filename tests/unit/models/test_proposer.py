@@ -39,7 +39,7 @@ def sigmoid(value: float) -> float:
 
 @pytest.fixture
 def reading_head() -> DenseProposer:
-    """A dense head that reads its map: channel 0 is the logit, 1 to 4 the log sides (l, t, r, b)."""
+    """A dense head that reads its map: channel 0 is the logit, 1 to 4 the log sides (ltrb)."""
     head = DenseProposer(ProposerConfig("dense", hidden_size=8, candidates=3), (8,))
     head.stem = nn.Identity()
     with torch.no_grad():

@@ -87,7 +87,9 @@ def test_levels_of_different_widths_work_without_fusion():
 @torch.no_grad()
 def test_pooling_reads_where_the_box_is():
     """On a map whose value is its own x, a grid cell holds the x of its centre."""
-    config = RegionsConfig("multilevel_roi", roi_size=2, hidden_size=4, fuse_rounds=0, level_scales=(1,))
+    config = RegionsConfig(
+        "multilevel_roi", roi_size=2, hidden_size=4, fuse_rounds=0, level_scales=(1,)
+    )
     encoder = MultilevelRoi(config, (1,), 4)
     (conv,) = encoder.pool
     conv.weight.zero_()
@@ -134,7 +136,9 @@ def naive_group_norm(x: torch.Tensor, groups: int, weight, bias) -> torch.Tensor
     return out * weight[:, None, None] + bias[:, None, None]
 
 
-def naive_fusion(fusion: LevelFusion, levels: list[torch.Tensor], groups: int) -> list[torch.Tensor]:
+def naive_fusion(
+    fusion: LevelFusion, levels: list[torch.Tensor], groups: int
+) -> list[torch.Tensor]:
     grid, width = levels[0].shape[-1], levels[0].shape[1]
     maps = []
     for conv, level, side in zip(fusion.inputs, levels, (4 * grid, 2 * grid, grid), strict=True):
@@ -178,7 +182,7 @@ COLUMNS = ("left", "right", "above", "below", "larger", "smaller")
 def counts_of(
     boxes: list[list[float]], kinds: list[int], live: list[bool] | None = None
 ) -> torch.Tensor:
-    """What RankContext counts, float[R, 13]: six among all, six of its kind, how many of its kind."""
+    """What RankContext counts, float[R, 13]: six among all, six of its kind, all of its kind."""
     context = RankContext(4, identity_size=4)
     context.project = nn.Identity()
     with torch.no_grad():

@@ -99,7 +99,10 @@ def test_convolutional_maps_are_taken_as_they_are(kind):
         True,
         True,
     ]
-    assert [tuple(level.shape) for level in levels] == [(2, 8, 16, 16), (2, levels[1].shape[1], 8, 8)]
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 8, 16, 16),
+        (2, CNNS[kind]["hidden_sizes"][1], 8, 8),
+    ]
 
 
 @pytest.mark.parametrize("pyramid", ["none", "fpn"])
@@ -175,7 +178,9 @@ def test_two_towers_answer_and_learn(make_tiny, pictures):
     )
     output.loss.backward()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
-    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+    }
     for tower in ("vision.towers.0.", "vision.towers.1."):
         assert any(name.startswith(tower) for name in moved), tower
 

@@ -118,7 +118,7 @@ def test_later_assignments_win_and_the_recipe_given_is_untouched():
         ("stages.0.optim.lr=fast", r"'fast' is not a float"),
         ("stages.0.optim.lr=true", r"'true' is not a float"),
         ("sides=64", r"'64' is not a tuple"),
-        ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection', 'language'"),
+        ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection'"),
     ],
 )  # fmt: skip
 def test_override_refuses(assignment, words):

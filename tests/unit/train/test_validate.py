@@ -17,7 +17,7 @@ def reader(toy_bank) -> SceneReader:
 
 
 def stand_in(make_model, processor, reader, monkeypatch, move: float, share: float):
-    """A model whose proposals are the first `share` of the objects, moved by a part of their size."""
+    """A model that proposes the first `share` of the objects, moved by a part of their size."""
     model = make_model()
     queue = [reader[index] for index in range(len(reader))]
 

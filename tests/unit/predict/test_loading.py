@@ -1,0 +1,145 @@
+"""load(): what is loaded equals what was saved; everything else is one clear refusal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import parfocal
+from parfocal.errors import CheckpointError, ConfigError
+from parfocal.predict import load
+from parfocal.predict.loading import model_folder
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_pair, tmp_path_factory):
+    """The tiny model on disk; tests must not change it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for part in tiny_pair:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A copy of the saved model to break."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def rewrite(path, **changes):
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, **changes}), encoding="utf-8")
+
+
+def test_a_saved_model_answers_as_before(saved, tiny_predictor, pictures):
+    loaded = parfocal.load(saved, device="cpu")
+    assert loaded.name == str(saved)
+    assert not loaded.model.training
+    assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}
+    one, other = (p.ask(pictures[1], "Where?", max_new_tokens=8) for p in (loaded, tiny_predictor))
+    assert str(one) == str(other)
+    assert one.proposals == other.proposals
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16], ids=["name", "torch"])
+def test_dtype_is_as_asked(saved, dtype, pictures):
+    loaded = load(saved, device="cpu", dtype=dtype)
+    assert loaded.model.dtype == torch.bfloat16
+    assert len(loaded.ask(pictures[0], "Where?", max_new_tokens=2).proposals) > 0
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(CheckpointError, match=r"no model 'maxi'.*bundled \(mini\)"):
+        load("maxi")
+
+
+def test_the_bundled_name_is_a_folder_of_the_package():
+    assert (model_folder("mini") / "README.md").is_file()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no parfocal_processor\.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_an_incomplete_folder_is_refused(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=name.split(".")[0]):
+        load(copy, device="cpu")
+
+
+def test_a_model_of_another_kind_is_refused(copy):
+    rewrite(copy / "config.json", model_type="llava")
+    with pytest.raises(CheckpointError, match="model_type 'llava'"):
+        load(copy)
+
+
+def test_a_model_that_wants_its_own_code_is_refused(copy):
+    rewrite(copy / "config.json", auto_map={"AutoModel": "modeling_evil.Evil"})
+    (copy / "modeling_evil.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="auto_map"):
+        load(copy)
+
+
+def test_pickled_weights_are_never_read(copy):
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(weights, copy / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="could not be loaded"):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["config.json", "parfocal_processor.json"])
+def test_a_file_that_is_not_json_is_named(copy, name):
+    (copy / name).write_text("{", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=name):
+        load(copy, device="cpu")
+
+
+def test_weights_that_were_cut_short_are_refused(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="could not be loaded"):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "of another shape"])
+def test_weights_must_fit_exactly(copy, change):
+    """A weight that is not in the file would stay random, and the model would answer nonsense."""
+    path, name = copy / "model.safetensors", "regions.lift.weight"
+    weights = load_file(path)
+    if change == "missing":
+        weights.pop(name)
+    elif change == "unexpected":
+        name = "regions.extra.weight"
+        weights[name] = torch.zeros(2)
+    else:
+        weights[name] = torch.zeros(2, 2)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=name):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu7"}, "device 'gpu7' is not known"),
+        ({"device": "cuda"}, "sees no GPU"),
+        ({"device": "cpu", "dtype": "int4"}, "dtype 'int4'.*float32"),
+    ],
+    ids=["unknown device", "no GPU", "unknown dtype"],
+)
+def test_what_is_not_possible_here_is_refused(saved, monkeypatch, options, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=message):
+        load(saved, **options)
+
+
+def test_auto_is_the_cpu_without_a_gpu(saved, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load(saved).model.device.type == "cpu"

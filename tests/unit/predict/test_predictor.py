@@ -1,0 +1,512 @@
+"""Predictor: what may be asked, what is encoded once, which box is whose, what comes back."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.boxes import Boxes, Frame
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
+from parfocal.errors import DataError, DialectError, FrameError, ShapeError
+from parfocal.images import image_frame
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.predict.predictor import Predictor
+
+SHORT = {"max_new_tokens": 3}
+BOX, OTHER = [5, 10, 30, 45], [40, 50, 90, 90]
+
+
+@pytest.fixture
+def picture(pictures):
+    return pictures[0]  # 96 x 96
+
+
+@pytest.fixture
+def questions(monkeypatch) -> list[str]:
+    """The questions that reach the model, as the text that it reads."""
+    asked: list[str] = []
+    render = ParfocalProcessor.render_question
+
+    def spy(self, *args):
+        asked.append(render(self, *args))
+        return asked[-1]
+
+    monkeypatch.setattr(ParfocalProcessor, "render_question", spy)
+    return asked
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """The number of pictures in each call of the towers."""
+    sizes: list[int] = []
+    encode = ParfocalForConditionalGeneration.encode
+
+    def spy(self, pixel_values):
+        sizes.append(len(pixel_values[0]))
+        return encode(self, pixel_values)
+
+    monkeypatch.setattr(ParfocalForConditionalGeneration, "encode", spy)
+    return sizes
+
+
+@pytest.fixture
+def say(monkeypatch):
+    """Put words into a model's mouth, each token with probability one half.
+
+    The call returns the options that generation is asked with.
+    """
+
+    def install(predictor: Predictor, text: str) -> dict:
+        seen: dict = {}
+        ids = predictor.processor.tokenizer.encode(text, add_special_tokens=False)
+
+        def generate(self, input_ids, **options):
+            seen.update(options)
+            size = self.config.text_config.vocab_size
+            scores = [torch.zeros(len(input_ids), size) for _ in ids]
+            for step, token in enumerate(ids):
+                scores[step][:, token] = math.log(size - 1)
+            said = torch.tensor([ids] * len(input_ids))
+            return SimpleNamespace(sequences=torch.cat((input_ids, said), dim=1), scores=scores)
+
+        monkeypatch.setattr(ParfocalForConditionalGeneration, "generate", generate)
+        return seen
+
+    return install
+
+
+# Regions in questions
+
+
+@pytest.mark.parametrize(
+    ("question", "read"),
+    [
+        ("What is [region 0]?", "What is <roi><r0></roi><refer_feat>?"),
+        (
+            "Is [region 1] like [region 0]?",
+            "Is <roi><r1></roi><refer_feat> like <roi><r0></roi><refer_feat>?",
+        ),
+        (
+            "  What is [region 1]?  ",
+            "What is <roi><r1></roi><refer_feat>? <roi><r0></roi><refer_feat>",
+        ),
+        ("What?", "What? <roi><r0></roi><refer_feat> <roi><r1></roi><refer_feat>"),
+    ],
+    ids=["one named", "both named", "the first is appended", "both are appended"],
+)
+def test_boxes_are_named_where_the_question_says_or_at_its_end(
+    tiny_predictor, picture, questions, question, read
+):
+    boxes = [BOX] if question == "What is [region 0]?" else [BOX, OTHER]
+    answer = tiny_predictor.ask(picture, question, boxes, **SHORT)
+    assert questions == [read]
+    assert answer.regions.to_json() == boxes
+
+
+@pytest.mark.parametrize("boxes", [None, [], [BOX]], ids=["none", "empty", "one"])
+def test_naming_a_box_that_was_not_given_is_refused(tiny_predictor, picture, boxes):
+    with pytest.raises(FrameError, match=r"\[region 1\] but [01] boxes were given"):
+        tiny_predictor.ask(picture, "What is [region 1]?", boxes)
+
+
+def test_a_grounded_question_may_not_name_more_boxes_than_given(tiny_predictor, picture):
+    question = GroundedText.of("What is ", RegionRef(1), "?")
+    with pytest.raises(DialectError, match="region 1"):
+        tiny_predictor.ask(picture, question, [BOX])
+    with pytest.raises(DialectError, match="region 1"):
+        tiny_predictor.ask(picture, question)
+
+
+def test_the_users_boxes_are_the_first_regions(tiny_predictor, picture):
+    answer = tiny_predictor.ask(picture, "Where is it?", [OTHER, BOX], **SHORT)
+    assert answer.proposals.xyxy[:2] == pytest.approx(np.array([OTHER, BOX], float), abs=1e-3)
+    assert answer.proposals.frame == image_frame(picture)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[90, 10, 120, 40]], r"box 0 .* not inside the picture \(96x96\)"),
+        ([BOX, [-9, 0, 20, 20]], "box 1 "),
+        ([[10, 10, 10, 40]], "box 0 .* empty"),
+        ([[200, 200, 300, 300]], "box 0 "),
+        ([[30, 10, 5, 45]], "x2 < x1|x1"),
+        ([[float("nan"), 0, 1, 1]], "finite|NaN|nan"),
+    ],
+    ids=["reaches out", "the second", "empty", "elsewhere", "inverted", "not a number"],
+)
+@pytest.mark.parametrize("door", ["ask", "describe"])
+def test_boxes_that_are_not_in_the_picture_are_refused(
+    tiny_predictor, picture, boxes, message, door
+):
+    with pytest.raises(FrameError, match=message):
+        if door == "ask":
+            tiny_predictor.ask(picture, "What?", boxes)
+        else:
+            tiny_predictor.describe(picture, boxes)
+
+
+def test_boxes_of_another_frame_are_refused(tiny_predictor, picture):
+    for frame in (Frame("image", 192, 192), Frame("unit", 96, 96)):
+        with pytest.raises(FrameError, match="boxes are in frame"):
+            tiny_predictor.ask(picture, "What?", Boxes([BOX], frame))
+
+
+def test_a_box_may_stick_out_by_a_rounding_error(tiny_predictor, picture):
+    answer = tiny_predictor.ask(picture, "What?", [[-0.6, 0, 96.9, 96]], **SHORT)
+    assert answer.regions.to_json() == [[0, 0, 96, 96]]
+
+
+@pytest.mark.parametrize("words", ["", "  \n"])
+def test_empty_words_are_refused(tiny_predictor, picture, words):
+    with pytest.raises(DataError, match="question is empty"):
+        tiny_predictor.ask(picture, words)
+    with pytest.raises(DataError, match="phrase to locate is empty"):
+        tiny_predictor.locate(picture, words)
+
+
+@pytest.mark.parametrize("words", ["<r1>", "a </p> dog", "the <image>"])
+def test_markup_is_refused_at_every_door(tiny_predictor, picture, words):
+    with pytest.raises(DialectError, match="markup"):
+        tiny_predictor.ask(picture, words)
+    with pytest.raises(DialectError, match="markup"):
+        tiny_predictor.locate(picture, words)
+
+
+def test_batches_of_unequal_lengths_are_refused(tiny_predictor, picture):
+    two = [picture, picture]
+    for call in (
+        lambda: tiny_predictor.ask_batch(two, ["What?"]),
+        lambda: tiny_predictor.ask_batch(two, ["What?"] * 2, [None]),
+        lambda: tiny_predictor.locate_batch(two, ["it"]),
+        lambda: tiny_predictor.describe_regions_batch(two, [[BOX]]),
+    ):
+        with pytest.raises(DataError, match="as many of each"):
+            call()
+
+
+def test_a_batch_of_nothing_is_refused(tiny_predictor):
+    with pytest.raises(DataError, match="no pictures"):
+        tiny_predictor.propose_batch([])
+
+
+def test_more_boxes_in_one_question_than_slots_are_refused(tiny_predictor, picture):
+    with pytest.raises(ShapeError, match=r"7 user boxes .* 6 region slots"):
+        tiny_predictor.ask(picture, "What?", [BOX] * 7)
+
+
+# Encoding
+
+
+def test_the_same_picture_is_encoded_once(tiny_predictor, pictures, encoded):
+    one, other = pictures[:2]
+    answers = tiny_predictor.ask_batch(
+        [one, other, one, one], ["Where?", "What?", "What?", "Where?"], **SHORT
+    )
+    assert encoded == [2]
+    assert [answer.image.size for answer in answers] == [(96, 96), (128, 64), (96, 96), (96, 96)]
+    assert str(answers[0]) == str(answers[3])
+    assert answers[1].proposals.frame == Frame("image", 128, 64)
+    assert answers[0].proposals == answers[2].proposals
+
+
+def test_regions_of_a_picture_share_its_encoding(tiny_predictor, picture, encoded):
+    tiny_predictor.describe(picture, [BOX, OTHER, BOX], **SHORT)
+    assert encoded == [1]
+
+
+def test_pictures_may_come_as_files_bytes_and_arrays(tiny_predictor, picture, tmp_path):
+    picture.save(tmp_path / "a.png")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    kinds = [tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), np.asarray(picture)]
+    expected = tiny_predictor.propose(picture)
+    for kind, found in zip(kinds, tiny_predictor.propose_batch(kinds), strict=True):
+        assert found.xyxy == pytest.approx(expected.xyxy, abs=1e-3), type(kind)
+
+
+# Locate
+
+
+def test_located_boxes_get_the_phrase_and_a_score(tiny_predictor, picture, say):
+    proposed = tiny_predictor.propose(picture)
+    seen = say(tiny_predictor, "<roi><r2><r0></roi><end>")
+    answer = tiny_predictor.locate(picture, "  the red apple ")
+    (phrase,) = answer.phrases
+    assert phrase.text == "the red apple"
+    assert phrase.boxes == answer.proposals[[2, 0]]
+    assert phrase.boxes.xyxy == pytest.approx(proposed.xyxy[[2, 0]], abs=1e-3)
+    # the slot's score times the probability of its name; slots that were not named keep theirs
+    assert phrase.boxes.scores == pytest.approx(proposed.scores[[2, 0]] / 2, rel=1e-4)
+    assert answer.proposals.scores[1] == pytest.approx(proposed.scores[1], rel=1e-4)
+    assert [processor.unique for processor in seen["logits_processor"]] == [True]
+    assert answer.problems == ()
+
+
+def test_words_that_the_model_gives_stay(tiny_predictor, picture, say):
+    say(tiny_predictor, "<p>two apples</p><roi><r1></roi><end>")
+    assert [phrase.text for phrase in tiny_predictor.locate(picture, "apple").phrases] == [
+        "two apples"
+    ]
+
+
+def test_what_is_not_there_is_nothing_of_that_name(tiny_predictor, picture, say):
+    say(tiny_predictor, "<roi></roi><end>")
+    answer = tiny_predictor.locate(picture, "bird")
+    assert answer.text == GroundedText.of(Nothing("bird"))
+    assert answer.text.is_nothing
+    assert len(answer.boxes) == 0
+    assert answer.problems == ()
+
+
+def test_an_answer_without_a_box_is_a_problem_of_locate_only(tiny_predictor, picture, say):
+    say(tiny_predictor, "hm<end>")
+    assert [p.kind for p in tiny_predictor.locate(picture, "bird").problems] == ["no_box"]
+    assert tiny_predictor.ask(picture, "Where?").problems == ()
+
+
+def test_one_and_all_are_different_questions(tiny_predictor, picture, questions):
+    dialect = tiny_predictor.processor.dialect
+    tiny_predictor.locate(picture, "apple", **SHORT)
+    tiny_predictor.locate(picture, "apple", all=True, **SHORT)
+    assert questions == [
+        "Locate <p>apple</p> in the image.",
+        "Locate all <p>apple</p> in this image.",
+    ]
+    assert dialect.locate("apple").phrases == (Phrase("apple"),)
+
+
+# Describe
+
+
+def test_describing_boxes_gives_an_answer_a_box_in_order(tiny_predictor, picture, questions):
+    boxes = [BOX, OTHER, [1, 2, 50, 60]]
+    answers = tiny_predictor.describe(picture, boxes, **SHORT)
+    assert len(answers) == 3
+    for index, (answer, read) in enumerate(zip(answers, questions, strict=True)):
+        assert f"<r{index}>" in read
+        (reference,) = (span for span in answer.question.spans if isinstance(span, RegionRef))
+        assert answer.regions.to_json()[reference.index] == boxes[index]
+
+
+def test_more_boxes_than_slots_are_asked_in_parts(tiny_predictor, picture):
+    boxes = [[index, 2 * index, 40 + index, 50] for index in range(8)]  # six slots
+    answers = tiny_predictor.describe(picture, boxes, **SHORT)
+    named = []
+    for answer in answers:
+        (reference,) = (span for span in answer.question.spans if isinstance(span, RegionRef))
+        named.append(answer.regions.to_json()[reference.index])
+    assert named == boxes
+    assert [len(answer.regions) for answer in answers] == [6] * 6 + [2] * 2
+
+
+def test_each_picture_of_a_batch_has_its_own_boxes(tiny_predictor, pictures):
+    first, second, third = tiny_predictor.describe_regions_batch(
+        pictures[:3], [[BOX], None, [[1, 1, 9, 9], [3, 3, 30, 30]]], **SHORT
+    )
+    assert (len(first), second, len(third)) == (1, [], 2)
+    assert third[1].image.size == pictures[2].size
+
+
+def test_no_boxes_no_answers_and_the_whole_picture_without_any(tiny_predictor, picture):
+    assert tiny_predictor.describe(picture, [], **SHORT) == []
+    answer = tiny_predictor.describe(picture, **SHORT)
+    assert answer.question == tiny_predictor.processor.dialect.describe()
+
+
+# Propose
+
+
+def test_proposals_are_the_best_first_inside_the_picture(tiny_predictor, pictures):
+    every = tiny_predictor.propose_batch(pictures)
+    for picture, boxes in zip(pictures, every, strict=True):
+        assert boxes.frame == image_frame(picture)
+        assert 1 < len(boxes) <= 6
+        assert (np.diff(boxes.scores) <= 0).all()
+        assert (boxes.xyxy >= 0).all()
+        assert (boxes.xyxy[:, 2:] <= picture.size).all()
+        assert tiny_predictor.propose(picture, top=2).xyxy == pytest.approx(
+            boxes.xyxy[:2], abs=1e-3
+        )
+
+
+# Options
+
+
+class Counter:
+    """A streamer that counts new tokens."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        self.pieces += 1
+
+    def end(self) -> None:
+        self.pieces -= 1  # the first piece is the prompt
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_more_tokens_than_allowed(tiny_predictor, picture, count):
+    counter = Counter()
+    tiny_predictor.ask(picture, "What?", max_new_tokens=count, streamer=counter)
+    assert 1 <= counter.pieces <= count
+
+
+def test_options_reach_generation_and_a_seed_decides_sampling(tiny_predictor, picture, monkeypatch):
+    seen: list[dict] = []
+    generate = ParfocalForConditionalGeneration.generate
+
+    def spy(self, **options):
+        seen.append(options)
+        return generate(self, **options)
+
+    monkeypatch.setattr(ParfocalForConditionalGeneration, "generate", spy)
+    options = {"do_sample": True, "temperature": 3.0, "top_p": 0.9, "max_new_tokens": 8}
+    texts = [str(tiny_predictor.ask(picture, "What?", seed=s, **options)) for s in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert {name: seen[0][name] for name in options} == options
+    assert "seed" not in seen[0]
+    tiny_predictor.ask(picture, "What?", **SHORT)
+    assert seen[-1]["do_sample"] is False
+
+
+def test_scores_are_probabilities_and_names_are_live(tiny_predictor, pictures):
+    options = {"do_sample": True, "temperature": 5.0, "seed": 0, "max_new_tokens": 40}
+    named = 0
+    for answer in tiny_predictor.ask_batch(pictures, ["What?"] * 4, **options):
+        kinds = {problem.kind for problem in answer.problems}
+        assert "unknown_region_index" not in {
+            problem.kind for problem in answer.problems if "<r" in problem.detail[:3]
+        }, kinds
+        for phrase in answer.phrases:
+            named += len(phrase.boxes)
+            if len(phrase.boxes):
+                assert ((phrase.boxes.scores >= 0) & (phrase.boxes.scores < 1)).all()
+    assert named > 0  # the seed makes the model name some
+
+
+def test_a_model_in_training_is_put_to_answering(make_tiny):
+    model, processor = make_tiny()
+    assert not Predictor(model.train(), processor, "x").model.training
+
+
+# Chat
+
+
+@pytest.fixture
+def prompts(monkeypatch) -> list[str]:
+    """Everything behind the prefix that the model reads, a string a call."""
+    read: list[str] = []
+    ask = ParfocalProcessor.ask
+
+    def spy(self, *args):
+        batch = ask(self, *args)
+        ids = batch.input_ids[0].tolist()[len(self.prefix_ids()) :]
+        read.append(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return batch
+
+    monkeypatch.setattr(ParfocalProcessor, "ask", spy)
+    return read
+
+
+@pytest.fixture(scope="module")
+def single_turns(make_tiny) -> Predictor:
+    return Predictor(*make_tiny(template={"independent_turns": True}), "single")
+
+
+def test_a_chat_remembers(tiny_predictor, picture, prompts, say):
+    say(tiny_predictor, "<p>an apple</p><roi><r1></roi><end>")
+    chat = tiny_predictor.chat(picture)
+    chat.ask("What do you see?")
+    chat.ask("Where?")
+    chat.ask("And?")
+    first = "<user>What do you see?<answer>"
+    answer = "<p>an apple</p><roi><r1></roi><end>"
+    assert prompts == [
+        first,
+        f"{first}{answer}<user>Where?<answer>",
+        f"{first}{answer}<user>Where?<answer>{answer}<user>And?<answer>",
+    ]
+    assert [str(item) for item in chat.answers] == ["an apple"] * 3
+
+
+def test_a_chat_of_a_single_turn_model_asks_anew(single_turns, picture, prompts):
+    chat = single_turns.chat(picture)
+    chat.ask("What do you see?", **SHORT)
+    second = chat.ask("Where is [region 0]?", [BOX], **SHORT)
+    assert prompts[1] == "<user>Where is <roi><r0></roi><refer_feat>?<answer>"
+    assert str(second) == str(single_turns.ask(picture, "Where is [region 0]?", [BOX], **SHORT))
+    assert len(chat.answers) == 2
+
+
+def test_the_history_of_a_chat_means_the_same_boxes_as_when_it_was_said(
+    tiny_predictor, picture, prompts, say
+):
+    """A name in an earlier turn must name the same pixels in the turn that reads it."""
+    say(tiny_predictor, "<p>an apple</p><roi><r2></roi><end>")
+    chat = tiny_predictor.chat(picture)
+    first = chat.ask("What is [region 0]?", [BOX])
+    meant = [BOX, first.boxes.to_json()[0]]
+    second = chat.ask("And [region 0]?", [OTHER])
+    meant.append(OTHER)
+    named = [int(k) for k in re.findall(r"<r(\d+)>", prompts[1])]
+    found = second.proposals.xyxy[named]
+    assert found == pytest.approx(np.array(meant, float), abs=0.01)
+
+
+def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(tiny_predictor, picture, say):
+    say(tiny_predictor, "<p>an apple<p> <r1> </roi><r5><end>")
+    chat = tiny_predictor.chat(picture)
+    assert chat.ask("What?").problems
+    chat.ask("And?")
+    assert len(chat.answers) == 2
+
+
+# Models without regions
+
+
+@pytest.fixture(scope="module")
+def wordy(make_tiny):
+    """Models that have no proposer and no region encoder, by dialect."""
+    plain = {"proposer": {"kind": "none"}, "regions": {"kind": "none"}}
+    return {
+        dialect: Predictor(
+            *make_tiny(difference=plain, dialect=dialect, extra_tokens=("<image>",)), dialect
+        )
+        for dialect in ("plain", "coordinates")
+    }
+
+
+@pytest.mark.parametrize("dialect", ["plain", "coordinates"])
+def test_a_model_without_regions_answers_but_does_not_propose(wordy, picture, dialect):
+    answer = wordy[dialect].ask(picture, "What?", **SHORT)
+    assert answer.proposals == Boxes.empty(image_frame(picture))
+    with pytest.raises(ShapeError, match="no region encoder"):
+        wordy[dialect].propose(picture)
+
+
+def test_numbers_in_questions_and_answers_are_pixels_of_the_picture(
+    wordy, pictures, questions, say
+):
+    say(wordy["coordinates"], "a dog [0.250, 0.375, 0.500, 0.625]<end>")
+    answer = wordy["coordinates"].ask(pictures[1], "What is [region 0]?", [[32, 0, 64, 32]])
+    # 128 x 64 is padded by 32 above and below
+    assert questions == ["What is [0.250, 0.250, 0.500, 0.500]?"]
+    assert answer.boxes.to_json() == [[32, 16, 64, 48]]
+
+
+def test_many_regions_are_described_in_numbers(wordy, picture):
+    boxes = [[index, index, 40, 50] for index in range(8)]
+    answers = wordy["coordinates"].describe(picture, boxes, **SHORT)
+    assert [answer.regions.to_json()[0] for answer in answers] == boxes

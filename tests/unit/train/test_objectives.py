@@ -1,0 +1,268 @@
+"""Objectives: what is learned from what, and that it can be learned at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from parfocal.data.scenes.catalogue import KINDS
+from parfocal.models.config import TokenIds
+from parfocal.models.processing import IGNORED, TextBatch
+from parfocal.models.proposer import Regions
+from parfocal.train.data import ConversationCollator, ObjectCollator
+from parfocal.train.objectives import (
+    DetectionObjective,
+    LanguageObjective,
+    _likeness_loss,
+    resolve_boxes,
+    shuffle_slots,
+)
+
+IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)
+LEFT, RIGHT = [0.2, 0.5, 0.2, 0.2], [0.8, 0.5, 0.2, 0.2]
+NOWHERE = [0.5, 0.1, 0.1, 0.1]
+
+
+def slots(*boxes: list[float], live: int | None = None) -> Regions:
+    """One row of region slots."""
+    values = torch.tensor([list(boxes)])
+    mask = torch.arange(len(boxes))[None] < (len(boxes) if live is None else live)
+    return Regions(values, mask.float(), mask)
+
+
+def row(
+    ids: list[int], learned: list[int], turn: list[int], ground: list[list[float]]
+) -> TextBatch:
+    """One packed row; `learned` holds the positions of the answer's tokens."""
+    labels = [token if place in learned else IGNORED for place, token in enumerate(ids)]
+    boxes = torch.tensor([ground]).view(1, len(ground), 4)
+    empty = torch.zeros(1, 0, 4)
+    return TextBatch(
+        torch.tensor([ids]), torch.ones(1, len(ids)), empty, empty[..., 0].bool(),
+        torch.tensor([labels]), torch.tensor([turn]), boxes, torch.ones(1, len(ground)).bool(),
+    )  # fmt: skip
+
+
+# resolve_boxes
+
+
+def test_placeholders_become_the_names_of_the_slots_that_hold_their_boxes():
+    text = row([9, 4, 7, 4, 8], [1, 2, 3, 4], [0, 1, 1, 1, 1], [RIGHT, LEFT])
+    ids, labels = resolve_boxes(text, slots(NOWHERE, LEFT, RIGHT), IDS)
+    assert ids.tolist() == [[9, 102, 7, 101, 8]]
+    assert labels.tolist() == [[IGNORED, 102, 7, 101, 8]]
+    assert text.input_ids.tolist() == [[9, 4, 7, 4, 8]]  # new tensors
+
+
+def test_a_box_of_the_question_is_named_but_not_learned():
+    text = row([4, 6, 4, 8], [2, 3], [1, 1, 1, 1], [LEFT, RIGHT])
+    ids, labels = resolve_boxes(text, slots(LEFT, RIGHT), IDS)
+    assert ids.tolist() == [[100, 6, 101, 8]]
+    assert labels.tolist() == [[IGNORED, IGNORED, 101, 8]]
+
+
+def test_a_turn_with_an_unmatched_box_is_not_learned_and_others_are():
+    text = row([4, 7, 4, 8, 4, 9], [0, 1, 2, 3, 4, 5], [1, 1, 2, 2, 3, 3], [LEFT, RIGHT, LEFT])
+    ids, labels = resolve_boxes(text, slots(LEFT, NOWHERE), IDS)
+    assert labels.tolist() == [[100, 7, IGNORED, IGNORED, 100, 9]]
+    assert IDS.ground_box not in ids
+
+
+def test_a_dead_slot_matches_nothing():
+    text = row([4, 7], [0, 1], [1, 1], [RIGHT])
+    _, labels = resolve_boxes(text, slots(LEFT, RIGHT, live=1), IDS)
+    assert labels.tolist() == [[IGNORED, IGNORED]]
+
+
+def test_every_row_finds_its_own_slots():
+    one = row([4, 7], [0, 1], [1, 1], [LEFT])
+    both = TextBatch(*(
+        torch.cat((value, value)) for value in (
+            one.input_ids, one.attention_mask, one.user_boxes, one.user_mask, one.labels, one.turn,
+            one.ground_boxes, one.ground_mask,
+        )
+    ))  # fmt: skip
+    here, there = slots(LEFT, RIGHT), slots(RIGHT, LEFT)
+    regions = Regions(*(
+        torch.cat(pair) for pair in (
+            (here.boxes, there.boxes), (here.scores, there.scores), (here.mask, there.mask)
+        )
+    ))  # fmt: skip
+    assert resolve_boxes(both, regions, IDS)[0].tolist() == [[100, 7], [101, 7]]
+
+
+# shuffle_slots
+
+
+def numbered(rows: int, count: int, live: int) -> Regions:
+    boxes = torch.arange(rows * count * 4, dtype=torch.float32).view(rows, count, 4)
+    mask = (torch.arange(count) < live).expand(rows, -1)
+    return Regions(boxes, boxes[..., 0] * mask, mask)
+
+
+def test_shuffling_keeps_user_slots_and_loses_nothing():
+    before = numbered(3, 8, live=5)
+    num_user = torch.tensor([0, 2, 5])
+    after = shuffle_slots(before, num_user, torch.Generator().manual_seed(1))
+    for index, first in enumerate(num_user.tolist()):
+        assert torch.equal(after.boxes[index, :first], before.boxes[index, :first])
+        assert after.mask[index, :first].all()
+        order = after.boxes[index, :, 0].argsort()
+        assert torch.equal(after.boxes[index][order], before.boxes[index])
+        assert torch.equal(after.mask[index][order], before.mask[index])
+        assert torch.equal(after.scores[index][order], before.scores[index])
+    assert not torch.equal(after.boxes, before.boxes)
+
+
+def test_every_slot_behind_the_users_gets_its_turn_and_the_generator_decides():
+    before, num_user = numbered(1, 4, live=2), torch.tensor([1])
+    generator = torch.Generator().manual_seed(0)
+    places = {
+        shuffle_slots(before, num_user, generator).boxes[0, :, 0].tolist().index(4.0)
+        for _ in range(60)
+    }
+    assert places == {1, 2, 3}
+    one, other = (
+        shuffle_slots(before, num_user, torch.Generator().manual_seed(3)).boxes for _ in range(2)
+    )
+    assert torch.equal(one, other)
+
+
+# likeness
+
+
+def test_likeness_is_low_for_the_truth_and_ignores_the_diagonal():
+    kinds = torch.tensor([3, 3, 5, 6])
+    truth = torch.where(kinds[:, None] == kinds[None], 9.0, -9.0)
+    assert _likeness_loss(truth, kinds) < 1e-3
+    assert _likeness_loss(-truth, kinds) > 17
+    assert _likeness_loss(truth.fill_diagonal_(-50), kinds) < 1e-3
+
+
+def test_alike_and_different_pairs_weigh_the_same():
+    kinds = torch.tensor([0, 0, *range(1, 9)])
+    same = kinds[:, None] == kinds[None]
+    wrong_alike, wrong_different = torch.full((10, 10), -4.0), torch.full((10, 10), 4.0)
+    one, other = _likeness_loss(wrong_alike, kinds), _likeness_loss(wrong_different, kinds)
+    assert same.sum() == 12  # ten and one pair: without balance the two would differ by far
+    assert one == pytest.approx(float(other), rel=1e-4)
+
+
+# learning
+
+
+def descend(objective, batch, steps: int, lr: float) -> list[dict[str, float]]:
+    """Train on one batch; returns the loss and its terms at every step."""
+    trained = [value for value in objective.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr)
+    seen = []
+    objective.train()
+    for _ in range(steps):
+        torch.manual_seed(0)  # the same noise at every step
+        output = objective(**batch)
+        assert all(not term.requires_grad for term in output.terms.values())
+        terms = {name: float(value) for name, value in output.terms.items()}
+        seen.append({"loss": float(output.loss.detach()), **terms})
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("proposer", "own_terms"),
+    [("dense", {"objectness", "boxes"}), ("deformable_detr", {"proposer"})],
+)
+def test_detection_learns_one_batch(make_model, processor, toy_samples, proposer, own_terms):
+    objective = DetectionObjective(make_model(proposer), len(KINDS))
+    batch = ObjectCollator(processor)(toy_samples)
+    seen = descend(objective, batch, 15, 3e-3)
+    shared = {"cell_kind", "region_kind", "likeness"}
+    assert set(seen[0]) == {"loss"} | own_terms | shared
+    assert sum(seen[0][name] for name in own_terms | shared) == pytest.approx(seen[0]["loss"])
+    assert seen[-1]["loss"] < 0.85 * seen[0]["loss"]
+    for name in own_terms | {"region_kind", "cell_kind"}:
+        assert seen[-1][name] < seen[0][name], name
+
+
+@pytest.mark.parametrize("proposer", ["dense", "deformable_detr"])
+def test_detection_reaches_every_part_it_should(make_model, processor, toy_samples, proposer):
+    model = make_model(proposer)
+    objective = DetectionObjective(model, len(KINDS)).train()
+    objective(**ObjectCollator(processor)(toy_samples)).loss.backward()
+    moved = {
+        name.split(".")[0]
+        for name, value in model.named_parameters()
+        if value.grad is not None and value.grad.abs().max() > 0
+    }
+    assert moved == {"vision", "proposer", "regions"}
+
+
+def language(model, processor) -> LanguageObjective:
+    """The objective as a run builds it."""
+    encode = processor.tokenizer.encode
+    names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
+    return LanguageObjective(model, names)
+
+
+def test_language_and_alignment_are_learned_on_one_batch(make_model, processor, toy_talk):
+    objective = language(make_model(), processor)
+    seen = descend(objective, ConversationCollator(processor)(toy_talk[:2]), 10, 3e-3)
+    assert set(seen[0]) == {"loss", "answer", "alignment"}
+    assert seen[0]["loss"] == pytest.approx(seen[0]["answer"] + 0.5 * seen[0]["alignment"])
+    assert seen[-1]["answer"] < 0.9 * seen[0]["answer"]
+    assert seen[-1]["alignment"] < seen[0]["alignment"]
+
+
+def test_alignment_alone_brings_regions_to_their_names(make_model, processor, toy_talk):
+    """Regions that are the objects themselves: only the alignment can pull them to their names."""
+    model = make_model()
+    objective = language(model, processor)
+    batch = ConversationCollator(processor)(toy_talk)
+    features = model.encode(batch["pixel_values"])
+    scores = batch["mask"].float()
+    regions = Regions(batch["boxes"], scores, batch["mask"])
+    levels = [level.detach() for level in features.levels]
+    optimizer = torch.optim.AdamW(model.regions.parameters(), lr=1e-2)
+    seen = []
+    for _ in range(15):
+        vectors = model.regions(levels, regions)
+        described = Regions(regions.boxes, scores, regions.mask, vectors)
+        loss = objective._alignment(described, batch["boxes"], batch["mask"], batch["labels"])
+        seen.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert seen[-1] < 0.6 * seen[0]
+
+
+def test_alignment_without_a_matched_region_is_zero_not_nan(make_model, processor, toy_talk):
+    objective = language(make_model(), processor)
+    batch = ConversationCollator(processor)(toy_talk)
+    boxes = torch.full((4, 6, 4), 0.001)
+    regions = Regions(boxes, boxes[..., 0], boxes[..., 0] > 0, torch.randn(4, 6, 32))
+    loss = objective._alignment(regions, batch["boxes"], batch["mask"], batch["labels"])
+    assert float(loss.detach()) == 0.0
+
+
+def test_frozen_towers_keep_their_statistics(make_model, processor, toy_talk):
+    model = make_model()
+    objective = language(model, processor)
+    batch = ConversationCollator(processor)(toy_talk)
+    for part in (model.vision, model.proposer):
+        part.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.vision.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    objective.train()
+    assert not model.vision.training
+    assert not model.proposer.training
+    assert model.text.training
+    objective(**batch)
+    for name, value in model.vision.named_buffers():
+        assert torch.equal(value, before[name]), name
+    model.vision.requires_grad_(True)
+    objective.train()
+    assert model.vision.training
+    objective(**batch)
+    changed = [n for n, v in model.vision.named_buffers() if not torch.equal(v, before[n])]
+    assert any("running_mean" in name for name in changed)  # so the check above can fail

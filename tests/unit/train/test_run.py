@@ -1,0 +1,236 @@
+"""Whole runs of the tiny model, in this process: folders, refusals, and resuming bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parfocal.errors import ConfigError
+from parfocal.train import run
+from parfocal.train.objectives import DetectionObjective, LanguageObjective
+from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.refinement import RefinementObjective
+from parfocal.train.run import start_run
+
+OPTIM = Optim(lr=3e-3, warmup_steps=2)
+FIND = Stage(
+    "find", "detection", ("vision", "proposer", "regions.pool", "regions.flatten"), samples=12,
+    batch_size=2, optim=OPTIM, eval_samples=0,
+)  # fmt: skip
+MOVE = Stage(
+    "move", "refinement", ("refiner",), samples=12, batch_size=2, optim=OPTIM, eval_samples=0
+)
+TALK = Stage(
+    "talk", "language", ("projector", "regions.position", "regions.lift", "text"), samples=12,
+    batch_size=2, optim=OPTIM, eval_samples=0,
+)  # fmt: skip
+REFINE = {"proposer": {"refine": True}}
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+def recipe_of(*stages: Stage) -> Recipe:
+    return Recipe("demo", "tiny", stages, sides=(64,), seed=5, bf16=False)
+
+
+@pytest.fixture
+def start(tiny_parts):
+    """Train a recipe of the tiny model into a folder."""
+    from parfocal.models.presets import vary
+
+    config, processor = tiny_parts
+
+    def begin(recipe: Recipe, out, resume: bool = False):
+        refine = any(stage.objective == "refinement" for stage in recipe.stages)
+        own = vary(config, REFINE) if refine else config
+        own.token_ids = config.token_ids
+        return start_run(recipe, own, processor, out, processes=1, resume=resume)
+
+    return begin
+
+
+class CrashError(Exception):
+    """What stands for a crash."""
+
+
+def interrupt(monkeypatch, objective: type, call: int) -> None:
+    """Make the objective fail at its n-th forward pass."""
+    original, calls = objective.forward, []
+
+    def forward(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise CrashError
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(objective, "forward", forward)
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    differing = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not differing
+
+
+def test_a_run_leaves_everything_it_needs(start, tmp_path):
+    stage = dataclasses.replace(FIND, samples=4, eval_samples=2)
+    recipe = recipe_of(stage)
+    model = start(recipe, tmp_path)
+    assert model == tmp_path / "model"
+    assert Recipe.from_json((tmp_path / "recipe.json").read_text(encoding="utf-8")) == recipe
+    for folder in ("start", "model"):
+        assert (tmp_path / folder / "config.json").is_file()
+        assert (tmp_path / folder / "parfocal_processor.json").is_file()
+    assert {value.dtype for value in weights(model).values()} <= {torch.bfloat16, torch.int64}
+    lines = (tmp_path / "find" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    assert last["step"] == 2
+    assert last["eval_samples"] == 2
+    assert 0 <= last["proposal_recall_50"] <= 100
+
+
+def test_the_same_recipe_gives_the_same_model_and_another_seed_another(start, tmp_path):
+    recipe = recipe_of(dataclasses.replace(FIND, samples=4))
+    one, other = (start(recipe, tmp_path / name) for name in ("one", "other"))
+    assert_same(weights(one), weights(other))
+    reseeded = start(dataclasses.replace(recipe, seed=6), tmp_path / "reseeded")
+    assert any(not torch.equal(v, weights(reseeded)[k]) for k, v in weights(one).items())
+
+
+def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
+    seen: list[tuple[str, int]] = []
+    original = run.SceneReader.__getitem__
+
+    def watch(self, index):
+        seen.append((self.split, index))
+        return original(self, index)
+
+    monkeypatch.setattr(run.SceneReader, "__getitem__", watch)
+    first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
+    start(recipe_of(first, second), tmp_path)
+    assert sorted(seen[:4]) == [("train", index) for index in range(4)]
+    assert sorted(seen[4:]) == [("train", index) for index in range(4, 8)]
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Runs that only begin."""
+    launched = []
+    monkeypatch.setattr(run, "_launch", lambda out, processes: launched.append(processes))
+    return launched
+
+
+def test_an_existing_run_is_not_overwritten(start, tmp_path, no_training):
+    start(recipe_of(FIND), tmp_path)
+    before = (tmp_path / "recipe.json").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run; add --resume"):
+        start(recipe_of(FIND), tmp_path)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        start(recipe_of(TALK), tmp_path)
+    assert (tmp_path / "recipe.json").read_bytes() == before
+    assert no_training == [1]
+    start(recipe_of(FIND), tmp_path, resume=True)
+    assert no_training == [1, 1]
+
+
+def test_resuming_with_another_recipe_is_refused_and_named(start, tmp_path, no_training):
+    start(recipe_of(FIND), tmp_path)
+    changed = dataclasses.replace(recipe_of(FIND), seed=9, sides=(80,))
+    with pytest.raises(ConfigError, match="another recipe: seed, sides differ"):
+        start(changed, tmp_path, resume=True)
+    longer = recipe_of(dataclasses.replace(FIND, samples=14))
+    with pytest.raises(ConfigError, match="another recipe: stages differ"):
+        start(longer, tmp_path, resume=True)
+    assert len(no_training) == 1
+
+
+@pytest.mark.parametrize(("processes", "several"), [(1, False), (3, True)])
+def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several):
+    monkeypatch.undo()  # the real launcher
+    commands = []
+
+    def fake(command, env, check):
+        commands.append((command, env))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(run.subprocess, "run", fake)
+    with pytest.raises(ConfigError, match=r"exit code 7.*--resume"):
+        run._launch(tmp_path, processes)
+    ((command, _),) = commands
+    assert command[-2:] == ["parfocal.train.worker", str(tmp_path)]
+    assert ("torch.distributed.run" in command) == several
+    assert ("--nproc-per-node=3" in command) == several
+
+
+@pytest.mark.parametrize(
+    ("stages", "objective"),
+    [((FIND,), DetectionObjective), ((MOVE,), RefinementObjective), ((TALK,), LanguageObjective)],
+    ids=["detection", "refinement", "language"],
+)
+def test_an_interrupted_stage_resumes_bit_for_bit(start, tmp_path, monkeypatch, stages, objective):
+    recipe = recipe_of(*stages)
+    expected = weights(start(recipe, tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, objective, call=5)
+        with pytest.raises(CrashError):
+            start(recipe, broken)
+    name = stages[0].name
+    assert (broken / name / "checkpoint-4").is_dir()
+    assert not (broken / "model").exists()
+    with monkeypatch.context() as patch:
+        interrupt(patch, objective, call=3)  # two steps are left: a restart would take six
+        assert_same(weights(start(recipe, broken, resume=True)), expected)
+    whole = weights(tmp_path / "whole" / name)
+    assert_same(weights(broken / name), whole)  # float32, before rounding
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(start, tmp_path, monkeypatch):
+    recipe = recipe_of(FIND)
+    expected = weights(start(recipe, tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=5)
+        with pytest.raises(CrashError):
+            start(recipe, broken)
+    cut = broken / "find" / "checkpoint-5"
+    cut.mkdir()
+    complete = (broken / "find" / "checkpoint-4" / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(complete[: len(complete) // 2])
+    assert_same(weights(start(recipe, broken, resume=True)), expected)
+
+
+def test_finished_stages_are_not_trained_again(start, tmp_path, monkeypatch):
+    first = dataclasses.replace(FIND, samples=4)
+    recipe = recipe_of(first, dataclasses.replace(TALK, samples=4))
+    expected = weights(start(recipe, tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, LanguageObjective, call=1)
+        with pytest.raises(CrashError):
+            start(recipe, broken)
+    assert (broken / "find" / "model.safetensors").is_file()
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=1)  # training it again would fail
+        assert_same(weights(start(recipe, broken, resume=True)), expected)
+
+
+def test_a_later_stage_resumes_as_if_the_first_had_just_ended(start, tmp_path, monkeypatch):
+    first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
+    recipe = recipe_of(first, second)
+    expected = weights(start(recipe, tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=3)
+        with pytest.raises(CrashError):
+            start(recipe, broken)
+    assert_same(weights(start(recipe, broken, resume=True)), expected)
