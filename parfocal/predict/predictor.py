@@ -276,6 +276,18 @@ class Predictor:
             )
         return answers
 
+    def _regions(self, scene: _Scene, own: Boxes) -> Boxes:
+        """Return the slots that one picture and the user's boxes give, pixels of the picture."""
+        if not self.model.num_slots:
+            return Boxes.empty(own.frame)
+        user_boxes, user_mask = self.processor.unit_boxes([own], [scene.warp(0)])
+        device = self.model.device
+        with torch.inference_mode():
+            regions = self.model.propose(
+                scene.features[scene.rows], user_boxes.to(device), user_mask.to(device)
+            )
+        return self._region_boxes(regions, 0, scene)
+
     def _generate(
         self,
         text: TextBatch,
@@ -415,11 +427,13 @@ class Chat:
         predictor: answers the questions.
         image: what they are about.
         answers: so far, in order.
+        regions: boxes given so far, pixels of `image`; they stay regions 0, 1, ... of later turns.
     """
 
     predictor: Predictor
     image: PIL.Image.Image
     answers: list[Answer] = field(default_factory=list)
+    regions: list[Boxes] = field(default_factory=list)
 
     def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
         """Ask the next question; see `Predictor.ask`."""
@@ -428,22 +442,35 @@ class Chat:
             answer = predictor.ask(self.image, question, boxes, **options)
         else:
             scene = predictor._see([self.image])
-            own = predictor._boxes(self.image, boxes)
-            asked, before = predictor._question(question, own), self._history(scene.warp(0))
+            new = predictor._boxes(self.image, boxes)
+            known = sum(len(earlier) for earlier in self.regions)
+            own = Boxes.concat([*self.regions, new])
+            asked = _shifted(predictor._question(question, new), known)
+            before = self._history(scene.warp(0), predictor._regions(scene, own))
             answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
         self.answers.append(answer)
+        self.regions.append(predictor._boxes(self.image, boxes))
         return answer
 
-    def _history(self, warp: Warp) -> list[tuple[str, str]]:
-        """Write the questions and answers so far in the dialect."""
+    def _history(self, warp: Warp, regions: Boxes) -> list[tuple[str, str]]:
+        """Write the questions and answers so far in the dialect, with the names of this pass."""
         render = self.predictor.processor.dialect.render
         turns = []
         for answer in self.answers:
-            view = self.predictor.processor.view(image_frame(self.image), warp, answer.proposals)
+            view = self.predictor.processor.view(image_frame(self.image), warp, regions)
             asked = answer.question
             question = GroundedText.of(asked) if isinstance(asked, str) else asked
             turns.append((render(question, view), render(answer.text, view)))
         return turns
+
+
+def _shifted(question: GroundedText, known: int) -> GroundedText:
+    """Count region references from `known` on: earlier turns' boxes come first."""
+    spans = [
+        RegionRef(span.index + known) if isinstance(span, RegionRef) else span
+        for span in question.spans
+    ]
+    return GroundedText(tuple(spans))
 
 
 def _named(answer: Answer, phrase: str) -> Answer:

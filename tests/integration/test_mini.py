@@ -76,25 +76,23 @@ def test_it_points_on_held_out_scenes(mini, scenes):
     assert sum(hits) >= len(hits) - 1, f"{sum(hits)} of {len(hits)}"
 
 
-def test_photo_sized_jpeg_with_exif_rotation_comes_back_in_rotated_pixels(mini, scenes, tmp_path):
-    rows, pictures = scenes
-    scene = next(row for row in rows if row.expressions and row.width > row.height)
-    item = next(item for item in scene.expressions if item.kind == "unique")
-    upright = pictures[scene.id].resize((3000, round(3000 * scene.height / scene.width)))
+def test_photo_sized_jpeg_with_exif_rotation_comes_back_in_rotated_pixels(tmp_path):
+    found = load_scenes(limit=24).scenes
+    named = [(row, e) for row in found for e in row.expressions if e.relation == "name"]
+    scene, item = next((row, e) for row, e in named if row.height > row.width)
+    picture = load_scenes(limit=24).open([scene])[scene.id]
+    scale = 4000 / scene.height
+    upright = picture.resize((round(scale * scene.width), 4000))
     canvas = Image.new("RGB", (3000, 4000), (127, 127, 127))  # what the user sees is 3000 x 4000
-    canvas.paste(upright, (0, 900))
+    canvas.paste(upright, (100, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned: the file itself is 4000 x 3000
     path = tmp_path / "photo.jpg"
     canvas.transpose(Image.Transpose.ROTATE_90).save(path, quality=92, exif=exif)
-    assert Image.open(path).size == (4000, 3000)
+    with Image.open(path) as stored:
+        assert stored.size == (4000, 3000)
     assert load_image(path).size == (3000, 4000)
-    placed = Warp(
-        image_frame(pictures[scene.id]),
-        image_frame(canvas),
-        (3000 / scene.width,) * 2,
-        (0.0, 900.0),
-    )
+    placed = Warp(image_frame(picture), image_frame(canvas), (scale, scale), (100.0, 0.0))
     result = CliRunner().invoke(app, ["ask", str(path), f"Where is {item.text}?", "--json"])
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)

@@ -59,10 +59,11 @@ def test_a_stage_moves_what_it_trains_and_nothing_else(make_model, processor, da
     assert not torch.equal(objective.region_kind.weight, heads)
 
 
-def test_freezing_takes_prefixes_of_whole_names(make_model, caplog):
+def test_freezing_takes_prefixes_of_whole_names(make_model, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
     objective = DetectionObjective(make_model(), len(KINDS))
     stage = dataclasses.replace(FIND, trainable=("regions.context.identity", "text"))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="parfocal"):
         freeze(objective, stage)
     trained = {name for name, v in objective.model.named_parameters() if v.requires_grad}
     assert trained
