@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, nms
+from torchvision.ops import box_convert, box_iou, nms
 
 from parfocal.errors import ShapeError
 from parfocal.models.config import ProposerConfig
@@ -207,9 +207,9 @@ def _keep(boxes: Tensor, scores: Tensor, own: Tensor, config: ProposerConfig) ->
         config: thresholds.
     """
     passing = torch.nonzero(scores > config.score_threshold)[:, 0]
-    joint = box_convert(torch.cat((own.float(), boxes[passing].float())), "cxcywh", "xyxy")
-    # user boxes outrank every proposal; whether they suppress each other does not matter, all of
-    # them stay
-    rank = torch.cat((scores.new_full((len(own),), 2.0).float(), scores[passing].float()))
-    surviving = nms(joint, rank, config.nms_threshold)
-    return passing[surviving[surviving >= len(own)] - len(own)]
+    corners = box_convert(boxes[passing].float(), "cxcywh", "xyxy")
+    if len(own):
+        users = box_convert(own.float(), "cxcywh", "xyxy")
+        free = box_iou(corners, users.to(corners)).max(dim=1).values <= config.nms_threshold
+        passing, corners = passing[free], corners[free]
+    return passing[nms(corners, scores[passing].float(), config.nms_threshold)]

@@ -22,7 +22,7 @@ from transformers.generation import BaseStreamer
 
 from parfocal.boxes import Boxes, Warp
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
-from parfocal.errors import DataError, FrameError
+from parfocal.errors import DataError, DialectError, FrameError
 from parfocal.images import image_frame, load_image
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
@@ -279,7 +279,7 @@ class Predictor:
     def _regions(self, scene: _Scene, own: Boxes) -> Boxes:
         """Return the slots that one picture and the user's boxes give, pixels of the picture."""
         if not self.model.num_slots:
-            return Boxes.empty(own.frame)
+            return own
         user_boxes, user_mask = self.processor.unit_boxes([own], [scene.warp(0)])
         device = self.model.device
         with torch.inference_mode():
@@ -460,7 +460,11 @@ class Chat:
             view = self.predictor.processor.view(image_frame(self.image), warp, regions)
             asked = answer.question
             question = GroundedText.of(asked) if isinstance(asked, str) else asked
-            turns.append((render(question, view), render(answer.text, view)))
+            try:
+                said = render(answer.text, view)
+            except DialectError:  # not well formed, or a proposal of then is no region of now
+                said = render(GroundedText.of(answer.text.plain), view)
+            turns.append((render(question, view), said))
         return turns
 
 

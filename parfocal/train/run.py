@@ -128,11 +128,26 @@ def work(out: Path) -> None:
             _train(model, processor, recipe, stage, first, out / stage.name)
             if _is_main():
                 _report(model, processor, stage, out / stage.name)
-                save_model(model, str(done))
+                _save_whole(model, done)
+            _share(model, done)
         first += stage.samples
     if _is_main():
         model.to(torch.bfloat16).save_pretrained(out / "model")
         processor.save_pretrained(out / "model")
+
+
+def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
+    """Write the weights so that the file is complete whenever it exists."""
+    part = path.with_suffix(".part")
+    save_model(model, str(part))
+    os.replace(part, path)
+
+
+def _share(model: ParfocalForConditionalGeneration, path: Path) -> None:
+    """Give every process the weights that were saved: batch statistics differ between processes."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        load_model(model, str(path))
 
 
 def _train(

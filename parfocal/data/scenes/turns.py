@@ -52,7 +52,6 @@ SYNONYMS = {
     "right of": ("right of", "to the right of"),
     "below": ("below", "under"),
 }
-NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -465,12 +465,24 @@ def test_the_history_of_a_chat_means_the_same_boxes_as_when_it_was_said(
     assert found == pytest.approx(np.array(meant, float), abs=0.01)
 
 
-def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(tiny_predictor, picture, say):
-    say(tiny_predictor, "<p>an apple<p> <r1> </roi><r5><end>")
+def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(
+    tiny_predictor, picture, prompts, say
+):
+    say(tiny_predictor, "<p>an apple</p><r1> </roi><r5><end>")
     chat = tiny_predictor.chat(picture)
     assert chat.ask("What?").problems
     chat.ask("And?")
-    assert len(chat.answers) == 2
+    assert prompts[1] == "<user>What?<answer>an apple <end><user>And?<answer>"
+
+
+def test_a_chat_goes_on_when_a_named_proposal_gives_way_to_a_box(
+    tiny_predictor, picture, prompts, say
+):
+    say(tiny_predictor, "<p>an apple</p><roi><r5></roi><end>")  # the last of six slots
+    chat = tiny_predictor.chat(picture)
+    chat.ask("What?")
+    chat.ask("And [region 0]?", [BOX, OTHER])
+    assert prompts[1].startswith("<user>What?<answer>an apple<end><user>And ")
 
 
 # Models without regions
@@ -504,6 +516,17 @@ def test_numbers_in_questions_and_answers_are_pixels_of_the_picture(
     # 128 x 64 is padded by 32 above and below
     assert questions == ["What is [0.250, 0.250, 0.500, 0.500]?"]
     assert answer.boxes.to_json() == [[32, 16, 64, 48]]
+
+
+def test_a_chat_in_numbers_remembers_boxes(wordy, picture, prompts, say):
+    say(wordy["coordinates"], "a dog [0.250, 0.375, 0.500, 0.625]<end>")
+    chat = wordy["coordinates"].chat(picture)
+    chat.ask("What is [region 0]?", [[0, 24, 48, 96]])
+    chat.ask("And [region 0]?", [[24, 0, 48, 96]])
+    assert prompts[1] == (
+        "<user>What is [0.000, 0.250, 0.500, 1.000]?<answer>a dog [0.250, 0.375, 0.500, 0.625]<end>"
+        "<user>And [0.250, 0.000, 0.500, 1.000]?<answer>"
+    )
 
 
 def test_many_regions_are_described_in_numbers(wordy, picture):
