@@ -161,6 +161,8 @@ class ProposerConfig(PartConfig):
         score_threshold: proposals must score above it.
         nms_threshold: a box is dropped when its IoU with a better one is above it.
         max_regions: number of region slots, user boxes included.
+        order: of the kept proposals in their slots: best `score` first, or `left_to_right` by
+            centre, which makes naming everything in turn a walk along the slots.
         candidates: best cells that reach suppression (`dense`).
         hidden_size: width of the proposer.
         encoder_layers: of `deformable_detr`, like everything below down to `score_exponents`.
@@ -179,6 +181,7 @@ class ProposerConfig(PartConfig):
     score_threshold: float = 0.15
     nms_threshold: float = 0.6
     max_regions: int = 100
+    order: Literal["score", "left_to_right"] = "score"
     candidates: int = 100
     hidden_size: int = 256
     encoder_layers: int = 6

@@ -158,7 +158,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         user_boxes: Tensor | None = None,
         user_mask: Tensor | None = None,
     ) -> Regions:
-        """Choose and describe regions: user boxes in their order, then proposals by score.
+        """Choose and describe regions: user boxes in their order, then the best proposals.
 
         Args:
             features: from `encode`.

@@ -29,7 +29,7 @@ def mini(vocab_size: int = 1024) -> ParfocalConfig:
         projector={"depth": 2, "merge": 2, "norm": True},
         proposer={
             "kind": "dense", "hidden_size": 96, "score_threshold": 0.2, "nms_threshold": 0.6,
-            "max_regions": 20, "candidates": 64, "refine": True,
+            "max_regions": 20, "order": "left_to_right", "candidates": 64, "refine": True,
         },
         regions={
             "kind": "multilevel_roi", "roi_size": 5, "hidden_size": 256, "fuse_rounds": 0,

@@ -157,9 +157,9 @@ def build_proposer(
 def select_regions(
     candidates: Candidates | None, user_boxes: Tensor, user_mask: Tensor, config: ProposerConfig
 ) -> Regions:
-    """Fill the region slots: all user boxes in their order, then proposals by score.
+    """Fill the region slots: all user boxes in their order, then the best proposals.
 
-    A proposal is kept when its score is above `score_threshold` and no user box and no better
+    These stand in the order that `config.order` names. A proposal is kept when its score is above `score_threshold` and no user box and no better
     proposal overlaps it by more than `nms_threshold`.
 
     Args:
@@ -173,7 +173,7 @@ def select_regions(
 
     Source: Groma, section 3.2 (suppression, threshold, cap).
     Deviates: official code also suppresses user boxes and shuffles the result; ours keeps every
-    user box and sorts by score.
+    user box and has a fixed order.
     """
     batch, slots = user_boxes.shape[0], config.max_regions
     boxes = user_boxes.new_zeros(batch, slots, 4)
@@ -189,6 +189,8 @@ def select_regions(
         if candidates is not None:
             found, found_scores = candidates.boxes[row], candidates.scores[row]
             extra = _keep(found, found_scores, own, config)[: slots - len(own)]
+            if config.order == "left_to_right":
+                extra = extra[found[extra, 0].argsort(stable=True)]
             kept = torch.cat((own, found[extra].to(own)))
             kept_scores = torch.cat((kept_scores, found_scores[extra].to(own)))
         boxes[row, : len(kept)] = kept

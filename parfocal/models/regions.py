@@ -180,7 +180,9 @@ class RankContext(nn.Module):
         self.identity = nn.Linear(hidden, identity_size)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.threshold = nn.Parameter(torch.tensor(0.5))
-        self.project = nn.Linear(13 * (self.bins + 1) + 1, hidden)
+        self.project = nn.Sequential(
+            nn.Linear(13 * (self.bins + 1) + 1, hidden), nn.LayerNorm(hidden)
+        )
 
     def similarity(self, appearance: Tensor) -> Tensor:
         """Return logits float[B, R, R] that two regions show the same kind of thing."""

@@ -37,7 +37,7 @@ class Answer:
         question: what was asked; its RegionRefs count `regions`.
         text: the answer; its phrases hold boxes with scores, pixels of `image`.
         image: the picture as the user sees it (EXIF orientation applied).
-        proposals: what the model's proposer suggested, pixels of `image`, best first.
+        proposals: the model's region slots, the user's boxes first, pixels of `image`.
         problems: what was wrong in the model's output.
         timing: seconds a step, such as {"encode": 0.05, "generate": 0.2}.
         model: name or folder of the model.

@@ -204,7 +204,8 @@ class Predictor:
         scene = self._see(images)
         with torch.inference_mode():
             regions = self.model.propose(scene.features[scene.rows])
-        return [self._region_boxes(regions, row, scene)[:top] for row in range(len(images))]
+        found = [self._region_boxes(regions, row, scene) for row in range(len(images))]
+        return [boxes[np.argsort(-boxes.scores, kind="stable")[:top]] for boxes in found]
 
     # the one path that all verbs take
 

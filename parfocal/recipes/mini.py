@@ -37,20 +37,20 @@ def mini() -> Recipe:
         "regions.context.threshold",
     )  # fmt: skip
     perception = Stage(
-        "perception", "detection", trainable=("vision", "proposer", *appearance),
-        samples=120_000, batch_size=32,
+        "perception", "detection", trainable=("vision", "proposer", "refiner", *appearance),
+        samples=144_000, batch_size=32,
         optim=Optim(
             lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0
         ),
     )  # fmt: skip
     refinement = Stage(
-        "refinement", "refinement", trainable=("refiner",), samples=28_000, batch_size=16,
+        "refinement", "refinement", trainable=("refiner",), samples=16_000, batch_size=16,
         optim=Optim(
             lr=1e-3, weight_decay=0.01, warmup_steps=50, final_lr_ratio=0.01, max_grad_norm=5.0
         ),
     )  # fmt: skip
     language = Stage(
-        "language", "language", samples=72_000, batch_size=16, eval_samples=0,
+        "language", "language", samples=104_000, batch_size=16, eval_samples=0,
         trainable=(
             "projector", "regions.position", "regions.context.project", "regions.balance",
             "regions.lift", "regions.norm", "text",

@@ -24,9 +24,11 @@ from parfocal.train.detection_losses import (
     DetectionTarget,
     dense_box_loss,
     dense_targets,
+    jittered,
     ltrb_to_xyxy,
     object_gaussians,
     penalty_reduced_focal,
+    refinement_terms,
     set_prediction_loss,
 )
 
@@ -42,11 +44,13 @@ class ObjectiveOutput:
 class DetectionObjective(nn.Module):
     """Find the objects and tell them apart.
 
-    The terms: proposals, kinds on the finest level, kinds and likeness of regions.
+    The terms: proposals, kinds on the finest level, kinds and likeness of regions, and the second
+    look at boxes if the model takes one: features that are to place a side must learn to.
     The class heads live here, not in the model: they only teach the features to tell kinds apart.
     """
 
     jitter = 0.04  # of a box's sides: regions are learned from boxes as imprecise as proposals
+    refine_jitter = 0.06  # the second look is learned from somewhat worse ones
 
     def __init__(self, model: ParfocalForConditionalGeneration, num_kinds: int) -> None:
         super().__init__()
@@ -77,6 +81,10 @@ class DetectionObjective(nn.Module):
             terms = {"proposer": set_prediction_loss(candidates.training, targets)["total"]}
         terms["cell_kind"] = self._cell_kind_loss(features.levels[0], boxes, mask, labels)
         terms.update(self._region_terms(features.levels, boxes, mask, labels))
+        if self.model.refiner is not None:
+            start = jittered(boxes, self.refine_jitter)
+            refined = self.model.refiner.refine(features.levels, start)
+            terms.update(refinement_terms(refined, boxes, mask.float()))
         loss = torch.stack(list(terms.values())).sum()
         return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
 
@@ -91,8 +99,7 @@ class DetectionObjective(nn.Module):
     def _region_terms(
         self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        noise = torch.randn_like(boxes) * self.jitter * boxes[..., 2:].repeat(1, 1, 2)
-        imprecise = (boxes + noise).clamp(1e-3, 1)
+        imprecise = jittered(boxes, self.jitter)
         appearance = self.model.regions.appearance(levels, imprecise)  # [B, N, H]
         live, kinds = appearance[mask], labels[mask]
         logits = self.region_kind(live).float()
@@ -134,7 +141,9 @@ def dense_terms(output: DenseOutput, boxes: Tensor, mask: Tensor) -> dict[str, T
     }
 
 
-def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator) -> Regions:
+def scatter_slots(
+    regions: Regions, num_user: Tensor, generator: torch.Generator, keep_order: bool = False
+) -> Regions:
     """Scatter proposals over all slots behind the user's, so that every region name is learned.
 
     For training only.
@@ -142,13 +151,19 @@ def shuffle_slots(regions: Regions, num_user: Tensor, generator: torch.Generator
     Args:
         regions: from `select_regions`, without features.
         num_user: int[B], user boxes of each row, which keep their slots.
-        generator: on the CPU; decides the order.
+        generator: on the CPU; decides the places.
+        keep_order: spread the proposals out without changing their order, in every second row; the
+            others stay as they are when pictures are asked about.
     """
     order = []
     for row in range(regions.mask.shape[0]):
         first, slots = int(num_user[row]), regions.mask.shape[1]
-        scattered = first + torch.randperm(slots - first, generator=generator)
-        order.append(torch.cat((torch.arange(first), scattered)))
+        places = torch.randperm(slots - first, generator=generator)  # of each slot behind them
+        if keep_order:
+            live = int(regions.mask[row].sum()) - first
+            increasing = places[:live].sort().values
+            places = torch.cat((increasing, places[live:])) if row % 2 else places.sort().values
+        order.append(torch.cat((torch.arange(first), first + places.argsort())))
     index = torch.stack(order).to(regions.mask.device)
     boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
@@ -225,7 +240,9 @@ class LanguageObjective(nn.Module):
         """Choose regions as `propose` does, scatter them over the slots, describe them."""
         config = self.model.config.proposer
         chosen = select_regions(features.candidates, text.user_boxes, text.user_mask, config)
-        scattered = shuffle_slots(chosen, text.user_mask.sum(1), self.generator)
+        scattered = scatter_slots(
+            chosen, text.user_mask.sum(1), self.generator, config.order == "left_to_right"
+        )
         return self.model.describe_regions(features, scattered)
 
     def _alignment(self, regions: Regions, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
 from parfocal.models.modeling import MATCH_IOU, ParfocalForConditionalGeneration
-from parfocal.train.detection_losses import cxcywh_to_xyxy, paired_giou
+from parfocal.train.detection_losses import jittered, refinement_terms
 from parfocal.train.objectives import ObjectiveOutput
 
 
@@ -22,7 +22,7 @@ class RefinementObjective(nn.Module):
     """
 
     candidates = 24
-    jitter = 0.12
+    jitter = 0.06  # of a box's sides
 
     def __init__(self, model: ParfocalForConditionalGeneration) -> None:
         super().__init__()
@@ -49,17 +49,10 @@ class RefinementObjective(nn.Module):
         with torch.no_grad():
             levels = self.model.vision(pixel_values).levels
             found = self.model.proposer(levels).boxes[:, : self.candidates]
-            sizes = boxes[..., 2:].repeat(1, 1, 2)
-            moved = boxes + torch.randn_like(boxes) * self.jitter * sizes * 0.5
-            start = torch.cat((found, moved.clamp(1e-3, 1)), dim=1)  # [B, K, 4]
+            start = torch.cat((found, jittered(boxes, self.jitter)), dim=1)  # [B, K, 4]
             target, weight = _nearest(start, boxes, mask)
         refined = self.model.refiner.refine(levels, start)
-        corners, truth = cxcywh_to_xyxy(refined), cxcywh_to_xyxy(target)
-        giou = 1 - paired_giou(corners, truth)
-        scale = target[..., 2:].repeat(1, 1, 2).clamp(min=1e-3)
-        sides = ((corners - truth).abs() / scale).sum(-1)
-        total = weight.sum().clamp(min=1)
-        terms = {"giou": 2 * (giou * weight).sum() / total, "sides": (sides * weight).sum() / total}
+        terms = refinement_terms(refined, target, weight)
         loss = terms["giou"] + terms["sides"]
         return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
 

@@ -58,8 +58,8 @@ SYNONYMS = {
 class TurnCounts:
     """How many turns of each sort a scene gets; of `where` and `regions`, at most so many."""
 
-    where: int = 5
-    absent: int = 2
+    where: int = 6
+    absent: int = 1
     count: int = 1
     all: int = 1
     exists: int = 1

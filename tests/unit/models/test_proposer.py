@@ -142,6 +142,16 @@ def test_proposals_come_by_score_and_the_cap_drops_the_weakest():
     assert torch.equal(regions.boxes[0], spread(6)[0, [1, 5, 3, 2]])
 
 
+def test_the_best_proposals_may_stand_from_left_to_right_behind_the_users_boxes():
+    scores = torch.tensor([[0.3, 0.9, 0.5, 0.7, 0.4, 0.8]])
+    user = torch.tensor([[[0.9, 0.1, 0.1, 0.1]]])
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    ordered = settings(order="left_to_right")
+    regions = select_regions(Candidates(spread(6), scores, None), user, mask, ordered)
+    assert regions.scores[0].tolist() == pytest.approx([1, 0.9, 0.7, 0.8])
+    assert torch.equal(regions.boxes[0, 1:], spread(6)[0, [1, 3, 5]])
+
+
 def test_user_boxes_take_slots_from_proposals():
     scores = torch.tensor([[0.3, 0.9, 0.5, 0.7]])
     user = torch.tensor([[[0.5, 0.1, 0.1, 0.1], [0.5, 0.9, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0]]])

@@ -15,7 +15,7 @@ from parfocal.train.objectives import (
     LanguageObjective,
     _likeness_loss,
     resolve_boxes,
-    shuffle_slots,
+    scatter_slots,
 )
 
 IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)
@@ -91,7 +91,7 @@ def test_every_row_finds_its_own_slots():
     assert resolve_boxes(both, regions, IDS)[0].tolist() == [[100, 7], [101, 7]]
 
 
-# shuffle_slots
+# scatter_slots
 
 
 def numbered(rows: int, count: int, live: int) -> Regions:
@@ -103,7 +103,7 @@ def numbered(rows: int, count: int, live: int) -> Regions:
 def test_shuffling_keeps_user_slots_and_loses_nothing():
     before = numbered(3, 8, live=5)
     num_user = torch.tensor([0, 2, 5])
-    after = shuffle_slots(before, num_user, torch.Generator().manual_seed(1))
+    after = scatter_slots(before, num_user, torch.Generator().manual_seed(1))
     for index, first in enumerate(num_user.tolist()):
         assert torch.equal(after.boxes[index, :first], before.boxes[index, :first])
         assert after.mask[index, :first].all()
@@ -118,14 +118,25 @@ def test_every_slot_behind_the_users_gets_its_turn_and_the_generator_decides():
     before, num_user = numbered(1, 4, live=2), torch.tensor([1])
     generator = torch.Generator().manual_seed(0)
     places = {
-        shuffle_slots(before, num_user, generator).boxes[0, :, 0].tolist().index(4.0)
+        scatter_slots(before, num_user, generator).boxes[0, :, 0].tolist().index(4.0)
         for _ in range(60)
     }
     assert places == {1, 2, 3}
     one, other = (
-        shuffle_slots(before, num_user, torch.Generator().manual_seed(3)).boxes for _ in range(2)
+        scatter_slots(before, num_user, torch.Generator().manual_seed(3)).boxes for _ in range(2)
     )
     assert torch.equal(one, other)
+
+
+def test_scattering_may_keep_the_order_and_leaves_every_second_row_as_it_is():
+    before, num_user = numbered(4, 8, live=4), torch.tensor([0, 0, 1, 1])
+    generator = torch.Generator().manual_seed(0)
+    after = scatter_slots(before, num_user, generator, keep_order=True)
+    for row in range(4):
+        live = after.boxes[row, after.mask[row], 0]
+        assert torch.equal(live, before.boxes[row, before.mask[row], 0])
+        moved = not torch.equal(after.boxes[row], before.boxes[row])
+        assert moved == (row % 2 == 1)
 
 
 # likeness
@@ -177,7 +188,7 @@ def test_detection_learns_one_batch(make_model, processor, toy_samples, proposer
     objective = DetectionObjective(make_model(proposer), len(KINDS))
     batch = ObjectCollator(processor)(toy_samples)
     seen = descend(objective, batch, 15, 3e-3)
-    shared = {"cell_kind", "region_kind", "likeness"}
+    shared = {"cell_kind", "region_kind", "likeness", "giou", "sides"}
     assert set(seen[0]) == {"loss"} | own_terms | shared
     assert sum(seen[0][name] for name in own_terms | shared) == pytest.approx(seen[0]["loss"])
     assert seen[-1]["loss"] < 0.85 * seen[0]["loss"]
@@ -195,7 +206,7 @@ def test_detection_reaches_every_part_it_should(make_model, processor, toy_sampl
         for name, value in model.named_parameters()
         if value.grad is not None and value.grad.abs().max() > 0
     }
-    assert moved == {"vision", "proposer", "regions"}
+    assert moved == {"vision", "proposer", "refiner", "regions"}
 
 
 def language(model, processor) -> LanguageObjective:

@@ -101,7 +101,7 @@ def test_metrics_name_every_term_of_the_loss(make_model, processor, dataset, tmp
     rows = [json.loads(line) for line in text.splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2, 3]
-    terms = {"objectness", "boxes", "cell_kind", "region_kind", "likeness"}
+    terms = {"objectness", "boxes", "cell_kind", "region_kind", "likeness", "giou", "sides"}
     for row in steps:
         assert terms <= set(row)
         assert sum(row[name] for name in terms) == pytest.approx(row["loss"], abs=1e-2)
