@@ -29,8 +29,7 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import mini, vary
-from parfocal.recipes import get_recipe
-from parfocal.recipes.mini import mini_processor
+from parfocal.recipes import get_recipe, parts_of
 from parfocal.train.data import ObjectCollator, SceneDataset
 from parfocal.train.objectives import DetectionObjective
 from parfocal.train.trainer import run_stage
@@ -55,7 +54,7 @@ class Clock(TrainerCallback):
         points: int,
     ) -> None:
         self.model, self.reader, self.budget, self.every = model, reader, budget, budget / points
-        self.processor = mini_processor()
+        self.processor = parts_of(get_recipe("mini"))[1]
         self.rows: list[dict[str, float]] = []
         self.spent, self.mark = 0.0, time.process_time()
 
@@ -85,7 +84,9 @@ def curve(kind: str, minutes: float, points: int, eval_samples: int) -> list[dic
     budget = round(
         60 * minutes / 0.035
     )  # pictures that the dense proposer would see: both get its schedule
-    stage = dataclasses.replace(recipe.stages[0], samples=budget, batch_size=16)
+    first = recipe.stages[0]
+    trainable = tuple(part for part in first.trainable if part != "refiner")
+    stage = dataclasses.replace(first, trainable=trainable, samples=budget, batch_size=16)
     dataset = SceneDataset(SceneReader("train", 4 * budget, recipe.sides))
     with tempfile.TemporaryDirectory() as folder:
         run_stage(

@@ -25,7 +25,7 @@ from parfocal.data.sample import Sample
 from parfocal.dialects import Dialect, Parsed, View, get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.dialects.region_tokens import region_token
-from parfocal.errors import CheckpointError, DataError, DialectError
+from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig, PartConfig, TokenIds, VisionConfig
 
@@ -413,7 +413,15 @@ def build_processor(
         config: of the model; its `token_ids` come from the same tokenizer (`token_ids_of`).
         template: the fixed words around pictures and turns.
         num_image_tokens: `ParfocalForConditionalGeneration.num_image_tokens`.
+
+    Raises:
+        ConfigError: if the config names no placeholder for image tokens.
     """
+    if config.token_ids.image < 0:
+        raise ConfigError(
+            "the config's token_ids.image is not set; add '<image>' to the tokenizer and take the "
+            "ids with token_ids_of(tokenizer)."
+        )
     slots = config.proposer.max_regions if config.regions.kind != "none" else 0
     settings = ProcessorSettings(
         vision=config.vision,

@@ -15,7 +15,7 @@ from parfocal.dialects import Dialect
 from parfocal.dialects.region_tokens import region_token
 from parfocal.models.processing import PromptTemplate
 
-PAD, END = "<pad>", "<end>"
+PAD, END, IMAGE = "<pad>", "<end>", "<image>"
 
 
 def train_tokenizer(
@@ -27,6 +27,8 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Learn a tokenizer that adds the dialect's markup, the template's marks and region names.
 
+    It also adds the placeholder of image tokens where the dialect has none.
+
     Args:
         sentences: plain text without markup.
         dialect: its `special_tokens` are added in their order.
@@ -36,6 +38,8 @@ def train_tokenizer(
     """
     speakers = [mark for mark in (template.user, template.assistant) if mark]
     marks = [PAD, END, *speakers, *dialect.special_tokens]
+    if IMAGE not in marks:  # pictures stand in the text of every dialect
+        marks.append(IMAGE)
     names = [region_token(index) for index in range(num_regions)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parfocal.predict.answer import Answer
+    from parfocal.predict.chat import Chat
     from parfocal.predict.loading import load
-    from parfocal.predict.predictor import BoxesLike, Chat, Picture, Predictor
+    from parfocal.predict.predictor import BoxesLike, Picture, Predictor
 
 _HOMES = {
     "Answer": "parfocal.predict.answer",
-    "Chat": "parfocal.predict.predictor",
+    "Chat": "parfocal.predict.chat",
     "Predictor": "parfocal.predict.predictor",
     "load": "parfocal.predict.loading",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from transformers.generation import BaseStreamer
 
 from parfocal.boxes import Boxes, Warp
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
-from parfocal.errors import DataError, DialectError, FrameError
+from parfocal.errors import DataError, FrameError
 from parfocal.images import image_frame, load_image
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor, TextBatch
 from parfocal.models.proposer import Regions
 from parfocal.predict.answer import Answer
+from parfocal.predict.chat import Chat
 
 Picture = str | Path | bytes | PIL.Image.Image | np.ndarray
 BoxesLike = Boxes | Sequence[Sequence[float]] | None
@@ -270,7 +271,7 @@ class Predictor:
                     image=scene.image(row),
                     proposals=proposals,
                     problems=parsed.problems,
-                    timing=timing,
+                    timing=dict(timing),
                     model=self.name,
                     regions=regions[row] if len(regions[row]) else None,
                 )
@@ -418,64 +419,6 @@ class Predictor:
 
     def _float(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, self.model.dtype)
-
-
-@dataclass
-class Chat:
-    """A conversation about one picture; models trained on single turns see one turn at a time.
-
-    Attributes:
-        predictor: answers the questions.
-        image: what they are about.
-        answers: so far, in order.
-        regions: boxes given so far, pixels of `image`; they stay regions 0, 1, ... of later turns.
-    """
-
-    predictor: Predictor
-    image: PIL.Image.Image
-    answers: list[Answer] = field(default_factory=list)
-    regions: list[Boxes] = field(default_factory=list)
-
-    def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
-        """Ask the next question; see `Predictor.ask`."""
-        predictor, processor = self.predictor, self.predictor.processor
-        if processor.settings.template.independent_turns or not self.answers:
-            answer = predictor.ask(self.image, question, boxes, **options)
-        else:
-            scene = predictor._see([self.image])
-            new = predictor._boxes(self.image, boxes)
-            known = sum(len(earlier) for earlier in self.regions)
-            own = Boxes.concat([*self.regions, new])
-            asked = _shifted(predictor._question(question, new), known)
-            before = self._history(scene.warp(0), predictor._regions(scene, own))
-            answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
-        self.answers.append(answer)
-        self.regions.append(predictor._boxes(self.image, boxes))
-        return answer
-
-    def _history(self, warp: Warp, regions: Boxes) -> list[tuple[str, str]]:
-        """Write the questions and answers so far in the dialect, with the names of this pass."""
-        render = self.predictor.processor.dialect.render
-        turns = []
-        for answer in self.answers:
-            view = self.predictor.processor.view(image_frame(self.image), warp, regions)
-            asked = answer.question
-            question = GroundedText.of(asked) if isinstance(asked, str) else asked
-            try:
-                said = render(answer.text, view)
-            except DialectError:  # not well formed, or a proposal of then is no region of now
-                said = render(GroundedText.of(answer.text.plain), view)
-            turns.append((render(question, view), said))
-        return turns
-
-
-def _shifted(question: GroundedText, known: int) -> GroundedText:
-    """Count region references from `known` on: earlier turns' boxes come first."""
-    spans = [
-        RegionRef(span.index + known) if isinstance(span, RegionRef) else span
-        for span in question.spans
-    ]
-    return GroundedText(tuple(spans))
 
 
 def _named(answer: Answer, phrase: str) -> Answer:

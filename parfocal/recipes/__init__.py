@@ -1,6 +1,7 @@
 """Recipes: functions that return training recipes, one module a paper.
 
-`RECIPES` maps a name to the function that returns its recipe and the one that builds its processor.
+`RECIPES` maps a name to the function that returns its recipe and the one that builds the processor
+of a model.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.recipes.mini import mini, mini_processor
 from parfocal.train.recipe import Recipe, override
 from parfocal.train.run import start_run
 
-RECIPES: dict[str, tuple[Callable[[], Recipe], Callable[[], ParfocalProcessor]]] = {
+RECIPES: dict[str, tuple[Callable[[], Recipe], Callable[[ParfocalConfig], ParfocalProcessor]]] = {
     "mini": (mini, mini_processor)
 }
 
@@ -46,8 +48,15 @@ def run_recipe(
     Raises:
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
-    recipe, processor = get_recipe(name, overrides), RECIPES[name][1]()
-    preset = get_preset(recipe.model, vocab_size=len(processor.tokenizer))
-    config = vary(preset, recipe.model_overrides)
-    config.token_ids = processor.settings.token_ids
+    recipe = get_recipe(name, overrides)
+    config, processor = parts_of(recipe)
     return start_run(recipe, config, processor, out, processes, resume)
+
+
+def parts_of(recipe: Recipe) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """Build the config and the processor of the model that a recipe trains; they fit each other."""
+    config = vary(get_preset(recipe.model), recipe.model_overrides)
+    processor = RECIPES[recipe.name][1](config)
+    text = {"vocab_size": len(processor.tokenizer)}
+    ids = processor.settings.token_ids.to_dict()
+    return vary(config, {"text_config": text, "token_ids": ids}), processor

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from parfocal.data.scenes import turns
 from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article
 from parfocal.data.scenes.expressions import EXTREMES, SECONDS, SIDES
 from parfocal.dialects import get_dialect
-from parfocal.models.presets import mini as mini_config
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.presets import vary
 from parfocal.models.processing import (
     ParfocalProcessor,
     PromptTemplate,
@@ -19,7 +22,6 @@ from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.train.recipe import Optim, Recipe, Stage
 
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independent_turns=True)
-NUM_IMAGE_TOKENS = 36
 VOCAB_SIZE = 2048
 
 
@@ -62,17 +64,25 @@ def mini() -> Recipe:
     return Recipe("mini", "mini", (perception, refinement, language))
 
 
-def mini_processor() -> ParfocalProcessor:
-    """Build mini's processor; its tokenizer is learned from the sentences that mini can meet.
+def mini_processor(config: ParfocalConfig) -> ParfocalProcessor:
+    """Build the processor of a model like mini, with a tokenizer that knows all it can meet.
 
-    They are always the same ones, so the tokenizer is as well.
+    The tokenizer is learned from sentences that are always the same ones, so it is as well.
+
+    Args:
+        config: of the model; its token ids and its vocabulary size do not matter.
     """
-    dialect, config = get_dialect("region_tokens"), mini_config(VOCAB_SIZE)
     tokenizer = train_tokenizer(
-        _sentences(), dialect, TEMPLATE, config.proposer.max_regions, VOCAB_SIZE
+        _sentences(),
+        get_dialect(config.dialect),
+        TEMPLATE,
+        config.proposer.max_regions,
+        VOCAB_SIZE,
     )
-    config.token_ids = token_ids_of(tokenizer)
-    return build_processor(tokenizer, config, TEMPLATE, NUM_IMAGE_TOKENS)
+    named = vary(config, {"token_ids": token_ids_of(tokenizer).to_dict()})
+    with torch.device("meta"):
+        shape = ParfocalForConditionalGeneration(config)
+    return build_processor(tokenizer, named, TEMPLATE, shape.num_image_tokens)
 
 
 def _sentences() -> list[str]:

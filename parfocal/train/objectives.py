@@ -94,7 +94,7 @@ class DetectionObjective(nn.Module):
         strength, owner = gaussians.max(dim=1)  # [B, G, G] each, over the N objects
         rows, down, across = torch.nonzero(strength > 0.3, as_tuple=True)
         chosen = logits.permute(0, 2, 3, 1)[rows, down, across]
-        return cross_entropy(chosen, labels[rows, owner[rows, down, across]])
+        return mean_cross_entropy(chosen, labels[rows, owner[rows, down, across]])
 
     def _region_terms(
         self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
@@ -103,11 +103,16 @@ class DetectionObjective(nn.Module):
         appearance = self.model.regions.appearance(levels, imprecise)  # [B, N, H]
         live, kinds = appearance[mask], labels[mask]
         logits = self.region_kind(live).float()
-        terms = {"region_kind": cross_entropy(logits, kinds)}
+        terms = {"region_kind": mean_cross_entropy(logits, kinds)}
         context = self.model.regions.context
         if context is not None:
             terms["likeness"] = _likeness_loss(context.similarity(live[None])[0], kinds)
         return terms
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of float[n, K] logits; 0, not NaN, for a batch that holds none."""
+    return cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
 
 
 def _likeness_loss(pairs: Tensor, kinds: Tensor) -> Tensor:
@@ -230,7 +235,7 @@ class LanguageObjective(nn.Module):
         answers = targets[:, 1:] != IGNORED
         logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
         terms = {
-            "answer": cross_entropy(logits.float(), targets[:, 1:][answers]),
+            "answer": mean_cross_entropy(logits.float(), targets[:, 1:][answers]),
             "alignment": self._alignment(regions, boxes, mask, labels),
         }
         loss = terms["answer"] + self.alignment_weight * terms["alignment"]
@@ -253,8 +258,7 @@ class LanguageObjective(nn.Module):
         words = self.model.get_input_embeddings()(self.name_ids).float() * self.name_mask[..., None]
         names = normalize(words.sum(1) / self.name_mask.sum(1, keepdim=True), dim=-1)
         logits = vectors @ names.T * self.log_temperature.exp()
-        # a mean that is 0, not NaN, while an untrained proposer matches nothing
-        return cross_entropy(logits, labels[rows, columns], reduction="sum") / max(1, len(rows))
+        return mean_cross_entropy(logits, labels[rows, columns])
 
 
 def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:

@@ -182,12 +182,21 @@ def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
     except json.JSONDecodeError:
         parsed = value
     current = getattr(owner, name)
-    if isinstance(current, bool) != isinstance(parsed, bool):
-        raise ConfigError(f"override {whole!r}: {value!r} is not a {type(current).__name__}.")
-    if isinstance(current, float) and isinstance(parsed, int):
-        return float(parsed)
     if isinstance(current, tuple) and isinstance(parsed, list):
-        return tuple(parsed)
-    if not isinstance(parsed, type(current)):
-        raise ConfigError(f"override {whole!r}: {value!r} is not a {type(current).__name__}.")
+        kinds = get_args(hint)
+        if kinds[1:] == (Ellipsis,):
+            kinds = kinds[:1] * len(parsed)
+        if len(kinds) != len(parsed):
+            raise ConfigError(f"override {whole!r}: {value!r} needs {len(kinds)} values.")
+        pairs = zip(kinds, parsed, strict=True)
+        return tuple(_of_type(kind, item, value, whole) for kind, item in pairs)
+    return _of_type(type(current), parsed, value, whole)
+
+
+def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
+    """Return `parsed` if it is a `kind`; integers become floats where floats are wanted."""
+    if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
+        return float(parsed)
+    if not isinstance(parsed, kind) or (isinstance(parsed, bool) and kind is not bool):
+        raise ConfigError(f"override {whole!r}: {value!r} is not a {kind.__name__}.")
     return parsed

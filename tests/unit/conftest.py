@@ -26,7 +26,6 @@ def build_tiny(
     difference: Mapping[str, Any] | None = None,
     template: Mapping[str, Any] | None = None,
     dialect: str = "region_tokens",
-    extra_tokens: tuple[str, ...] = (),
 ) -> Pair:
     """Build the tiny model with seeded weights.
 
@@ -35,7 +34,6 @@ def build_tiny(
         difference: what `vary` changes in the tiny preset.
         template: fields of the prompt template that differ.
         dialect: what the model speaks.
-        extra_tokens: placeholders that the dialect does not bring.
     """
     import torch
 
@@ -48,7 +46,6 @@ def build_tiny(
     words = {"user": "<user>", "assistant": "<answer>", "end": END, **(template or {})}
     prompt = PromptTemplate(**words)
     tokenizer = train_tokenizer(SENTENCES, get_dialect(dialect), prompt, 6, 320)
-    tokenizer.add_tokens(list(extra_tokens), special_tokens=True)
     config = vary(tiny(len(tokenizer)), {**(difference or {}), "dialect": dialect})
     config.token_ids = token_ids_of(tokenizer)
     torch.manual_seed(seed)

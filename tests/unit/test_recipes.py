@@ -10,8 +10,8 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.presets import get_preset, vary
-from parfocal.recipes import RECIPES, get_recipe, run_recipe
+from parfocal.models.presets import mini, vary
+from parfocal.recipes import RECIPES, get_recipe, parts_of, run_recipe
 from parfocal.recipes.mini import mini_processor
 from parfocal.train.data import ConversationCollator, ConversationDataset
 from parfocal.train.recipe import Recipe
@@ -20,14 +20,13 @@ from parfocal.train.recipe import Recipe
 @pytest.fixture(scope="module")
 def processors() -> dict:
     """Every recipe's processor, built once."""
-    return {name: build() for name, (_, build) in RECIPES.items()}
+    return {name: parts_of(get_recipe(name))[1] for name in RECIPES}
 
 
-def model_of(recipe: Recipe, processor) -> ParfocalForConditionalGeneration:
+def model_of(recipe: Recipe) -> ParfocalForConditionalGeneration:
     """The model that the recipe trains, without memory for its weights."""
-    preset = get_preset(recipe.model, vocab_size=len(processor.tokenizer))
     with torch.device("meta"):
-        return ParfocalForConditionalGeneration(vary(preset, recipe.model_overrides))
+        return ParfocalForConditionalGeneration(parts_of(recipe)[0])
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -43,9 +42,9 @@ def test_recipe_is_named_as_listed_and_can_be_saved(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_part_is_trained_by_some_stage_and_every_prefix_names_one(name, processors):
+def test_every_part_is_trained_by_some_stage_and_every_prefix_names_one(name):
     recipe = get_recipe(name)
-    names = [key for key, _ in model_of(recipe, processors[name]).named_parameters()]
+    names = [key for key, _ in model_of(recipe).named_parameters()]
     trained = set()
     for stage in recipe.stages:
         for prefix in stage.trainable:
@@ -55,7 +54,7 @@ def test_every_part_is_trained_by_some_stage_and_every_prefix_names_one(name, pr
     assert set(names) - trained == set()
 
 
-def test_mini_learns_language_on_frozen_perception(processors):
+def test_mini_learns_language_on_frozen_perception():
     recipe = get_recipe("mini")
     assert [stage.objective for stage in recipe.stages][-1] == "language"
     perception = {prefix for stage in recipe.stages[:-1] for prefix in stage.trainable}
@@ -66,12 +65,14 @@ def test_mini_learns_language_on_frozen_perception(processors):
 @pytest.mark.parametrize("name", RECIPES)
 def test_processor_fits_the_model(name, processors):
     processor, recipe = processors[name], get_recipe(name)
-    model = model_of(recipe, processor)
+    model = model_of(recipe)
     settings, ids = processor.settings, processor.settings.token_ids
     assert settings.num_image_tokens == model.num_image_tokens
     assert settings.num_slots == model.num_slots
     assert settings.layout == model.config.regions.layout
     assert settings.vision.to_dict() == model.config.vision.to_dict()
+    assert model.config.token_ids == ids
+    assert model.config.text_config.vocab_size == len(processor.tokenizer)
     assert min(ids.image, ids.region, ids.ground_box, ids.region_feature) >= 0
     convert = processor.tokenizer.convert_tokens_to_ids
     for slot in range(model.num_slots):
@@ -79,9 +80,17 @@ def test_processor_fits_the_model(name, processors):
 
 
 def test_mini_processor_is_always_the_same(processors):
-    again = mini_processor()
+    again = mini_processor(mini())
     assert again.tokenizer.get_vocab() == processors["mini"].tokenizer.get_vocab()
     assert again.settings == processors["mini"].settings
+
+
+def test_overrides_of_the_model_reach_its_processor():
+    changes = {"proposer": {"max_regions": 12}, "regions": {"layout": "interleaved"}}
+    processor = mini_processor(vary(mini(), changes))
+    assert (processor.settings.num_slots, processor.settings.layout) == (12, "interleaved")
+    assert "<r11>" in processor.tokenizer.get_vocab()
+    assert "<r12>" not in processor.tokenizer.get_vocab()
 
 
 def test_mini_writes_every_name_in_few_tokens_and_reads_it_back(processors):
@@ -137,7 +146,7 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
     assert (recipe.seed, recipe.stages[-1].steps, out) == (7, 2, tmp_path)
     assert (processes, resume) == (1, True)
     assert config.proposer.score_threshold == 0.5
-    assert config.proposer.max_regions == get_preset("mini").proposer.max_regions
+    assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)
     assert config.token_ids == processor.settings.token_ids
 

@@ -33,7 +33,7 @@ COUNT = (
     "How many {} do you see?",
 )
 ALL = (
-    "Where are the {}?", "Find all {}.", "Show me all the {}.", "Find every {}.",
+    "Where are the {}?", "Find all {}.", "Show me all the {}.", "Find all of the {}.",
     "Point to all the {}.",
 )
 NAME_REGION = ("What is {}?", "What is this? {}", "Name {}.", "Which object is {}?")

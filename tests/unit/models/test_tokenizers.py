@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from parfocal.dialects import get_dialect
 from parfocal.models.processing import PromptTemplate
-from parfocal.models.tokenizers import END, PAD, train_tokenizer
+from parfocal.models.tokenizers import END, IMAGE, PAD, train_tokenizer
 
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END)
 SENTENCES = ["the red apple on the left", "what do you see?"] * 4
@@ -56,6 +56,12 @@ def test_every_mark_is_one_token(tokenizer):
         assert len(encode(tokenizer, f"a{mark}b")) == 3, mark
 
 
+@pytest.mark.parametrize("dialect", ["region_tokens", "coordinates", "plain"])
+def test_every_dialect_has_a_place_for_pictures(dialect):
+    small = train_tokenizer(SENTENCES, get_dialect(dialect), TEMPLATE, 2, 350)
+    assert len(encode(small, "<image>")) == 1
+
+
 def test_region_names_have_consecutive_ids_at_the_end(tokenizer):
     ids = [encode(tokenizer, f"<r{index}>") for index in range(7)]
     assert ids == [[len(tokenizer) - 7 + index] for index in range(7)]
@@ -80,4 +86,4 @@ def test_training_twice_gives_the_same(tokenizer):
 
 def test_a_template_without_marks_adds_none():
     plain = train_tokenizer(SENTENCES, get_dialect("plain"), PromptTemplate(), 0, 300)
-    assert set(plain.get_added_vocab()) == {PAD, END}
+    assert set(plain.get_added_vocab()) == {PAD, END, IMAGE}

@@ -277,3 +277,14 @@ def test_frozen_towers_keep_their_statistics(make_model, processor, toy_talk):
     objective(**batch)
     changed = [n for n, v in model.vision.named_buffers() if not torch.equal(v, before[n])]
     assert any("running_mean" in name for name in changed)  # so the check above can fail
+
+
+@pytest.mark.parametrize("proposer", ["dense", "deformable_detr"])
+def test_pictures_without_objects_give_a_finite_loss(make_model, processor, toy_samples, proposer):
+    objective = DetectionObjective(make_model(proposer), len(KINDS)).train()
+    batch = ObjectCollator(processor)(toy_samples)
+    batch["mask"] = torch.zeros_like(batch["mask"])
+    output = objective(**batch)
+    output.loss.backward()
+    assert all(torch.isfinite(term) for term in output.terms.values())
+    assert float(output.terms["region_kind"]) == 0

@@ -118,6 +118,8 @@ def test_later_assignments_win_and_the_recipe_given_is_untouched():
         ("stages.0.optim.lr=fast", r"'fast' is not a float"),
         ("stages.0.optim.lr=true", r"'true' is not a float"),
         ("sides=64", r"'64' is not a tuple"),
+        ('sides=[64, "a"]', r"is not a int"),
+        ("stages.0.optim.betas=[0.8]", r"needs 2 values"),
         ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection'"),
     ],
 )  # fmt: skip

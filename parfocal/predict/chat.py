@@ -1,0 +1,79 @@
+"""Chat: several questions about one picture, each seeing the ones before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+
+from parfocal.boxes import Boxes, Warp
+from parfocal.dialects.grounded import GroundedText, RegionRef
+from parfocal.errors import DialectError
+from parfocal.images import image_frame
+from parfocal.predict.answer import Answer
+
+if TYPE_CHECKING:
+    from parfocal.predict.predictor import BoxesLike, Predictor
+
+
+@dataclass
+class Chat:
+    """A conversation about one picture; models trained on single turns see one turn at a time.
+
+    Attributes:
+        predictor: answers the questions.
+        image: what they are about.
+        answers: so far, in order.
+        regions: the boxes given with each question, pixels of `image`.
+    """
+
+    predictor: Predictor
+    image: PIL.Image.Image
+    answers: list[Answer] = field(default_factory=list)
+    regions: list[Boxes] = field(default_factory=list)
+
+    def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
+        """Ask the next question; see `Predictor.ask`.
+
+        `[region 0]` is always the first of the `boxes` given with this question; boxes of earlier
+        questions are known from the history.
+        """
+        predictor, processor = self.predictor, self.predictor.processor
+        if processor.settings.template.independent_turns or not self.answers:
+            answer = predictor.ask(self.image, question, boxes, **options)
+        else:
+            scene = predictor._see([self.image])
+            new = predictor._boxes(self.image, boxes)
+            known = sum(len(earlier) for earlier in self.regions)
+            own = Boxes.concat([*self.regions, new])
+            asked = _shifted(predictor._question(question, new), known)
+            before = self._history(scene.warp(0), predictor._regions(scene, own))
+            answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
+        self.answers.append(answer)
+        self.regions.append(predictor._boxes(self.image, boxes))
+        return answer
+
+    def _history(self, warp: Warp, regions: Boxes) -> list[tuple[str, str]]:
+        """Write the questions and answers so far in the dialect, with the names of this pass."""
+        render = self.predictor.processor.dialect.render
+        turns = []
+        for answer in self.answers:
+            view = self.predictor.processor.view(image_frame(self.image), warp, regions)
+            asked = answer.question
+            question = GroundedText.of(asked) if isinstance(asked, str) else asked
+            try:
+                said = render(answer.text, view)
+            except DialectError:  # not well formed, or a proposal of then is no region of now
+                said = render(GroundedText.of(answer.text.plain), view)
+            turns.append((render(question, view), said))
+        return turns
+
+
+def _shifted(question: GroundedText, known: int) -> GroundedText:
+    """Count region references from `known` on: earlier turns' boxes come first."""
+    spans = [
+        RegionRef(span.index + known) if isinstance(span, RegionRef) else span
+        for span in question.spans
+    ]
+    return GroundedText(tuple(spans))
