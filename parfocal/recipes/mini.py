@@ -26,10 +26,10 @@ VOCAB_SIZE = 2048
 
 
 def mini() -> Recipe:
-    """Return mini's recipe: perception, refinement of boxes, language.
+    """Return mini's recipe: perception, then language.
 
-    Perception learns to find objects and to tell them apart; language to name, point, compare,
-    count and refuse.
+    Perception learns to find objects, to place their sides and to tell them apart; language to
+    name, point, compare, count and refuse.
 
     The language stage keeps towers, proposer and region appearance frozen: only what turns
     appearances into tokens trains.
@@ -45,14 +45,8 @@ def mini() -> Recipe:
             lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0
         ),
     )  # fmt: skip
-    refinement = Stage(
-        "refinement", "refinement", trainable=("refiner",), samples=16_000, batch_size=16,
-        optim=Optim(
-            lr=1e-3, weight_decay=0.01, warmup_steps=50, final_lr_ratio=0.01, max_grad_norm=5.0
-        ),
-    )  # fmt: skip
     language = Stage(
-        "language", "language", samples=104_000, batch_size=16, eval_samples=0,
+        "language", "language", samples=96_000, batch_size=16, eval_samples=0,
         trainable=(
             "projector", "regions.position", "regions.context.project", "regions.balance",
             "regions.lift", "regions.norm", "text",
@@ -61,7 +55,7 @@ def mini() -> Recipe:
             lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0
         ),
     )  # fmt: skip
-    return Recipe("mini", "mini", (perception, refinement, language))
+    return Recipe("mini", "mini", (perception, language))
 
 
 def mini_processor(config: ParfocalConfig) -> ParfocalProcessor:

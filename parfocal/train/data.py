@@ -54,7 +54,7 @@ class ObjectCollator:
     processor: ParfocalProcessor
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Return the keyword arguments of the detection and refinement objectives."""
+        """Return the keyword arguments of the detection objective."""
         pixel_values, warps = self.processor.pixel_values(
             [sample.open_image() for sample in samples]
         )

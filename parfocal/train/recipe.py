@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from parfocal.errors import ConfigError
 
-Objective = Literal["detection", "refinement", "language"]
+Objective = Literal["detection", "language"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Stage:
 
     Attributes:
         name: folder and log name.
-        objective: `detection` (find objects and tell them apart), `refinement` (move boxes onto
-            them) or `language` (answer questions about them).
+        objective: `detection` (find objects and tell them apart) or `language` (answer questions
+            about them).
         trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
         samples: pictures seen.
         batch_size: pictures a step over all processes.

@@ -36,7 +36,6 @@ from parfocal.train.data import (
 )
 from parfocal.train.objectives import DetectionObjective, LanguageObjective
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.refinement import RefinementObjective
 from parfocal.train.trainer import JsonLog, run_stage
 from parfocal.train.validate import proposal_recall
 
@@ -165,8 +164,6 @@ def _train(
     collator: Any = ObjectCollator(processor)
     if stage.objective == "detection":
         objective = DetectionObjective(model, len(KINDS))
-    elif stage.objective == "refinement":
-        objective = RefinementObjective(model)
     else:
         encode = processor.tokenizer.encode
         names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]

@@ -17,8 +17,9 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.dialects import get_dialect
 from parfocal.eval.run import run_benchmark
 from parfocal.images import image_frame
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.presets import tiny
+from parfocal.models.presets import vary
 from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
 from parfocal.models.tokenizers import train_tokenizer
 from parfocal.predict import load
@@ -29,7 +30,7 @@ from parfocal.train.recipe import Recipe
 
 pytestmark = pytest.mark.integration
 
-STEPS = {"perception": 14, "refinement": 4, "language": 12}
+STEPS = {"perception": 16, "language": 12}
 
 
 def toy() -> Recipe:
@@ -44,18 +45,17 @@ def toy() -> Recipe:
         )
         for stage in mini().stages
     )
-    return Recipe("toy", "tiny", stages, {"proposer": {"refine": True}}, sides=(64, 96), bf16=False)
+    return Recipe("toy", "tiny", stages, sides=(64, 96), bf16=False)
 
 
-def toy_processor() -> ParfocalProcessor:
+def toy_processor(config: ParfocalConfig) -> ParfocalProcessor:
     """The processor of the tiny model, with a tokenizer that knows the kinds' names."""
     dialect = get_dialect("region_tokens")
     words = [f"Where is the {kind.name}? {kind.plural}" for kind in KINDS] * 2
     tokenizer = train_tokenizer(words, dialect, TEMPLATE, 6, vocab_size=640)
-    config = tiny(len(tokenizer))
-    config.token_ids = token_ids_of(tokenizer)
+    named = vary(config, {"token_ids": token_ids_of(tokenizer).to_dict()})
     count = ParfocalForConditionalGeneration(config).num_image_tokens
-    return build_processor(tokenizer, config, TEMPLATE, count)
+    return build_processor(tokenizer, named, TEMPLATE, count)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_every_stage_took_its_steps_and_perception_was_scored(trained):
 
 
 def test_language_left_perception_as_it_was(trained):
-    before = load_file(trained / "refinement" / "model.safetensors")
+    before = load_file(trained / "perception" / "model.safetensors")
     after = load_file(trained / "language" / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in after if not torch.equal(before[name], after[name])}

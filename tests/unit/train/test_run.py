@@ -14,7 +14,6 @@ from parfocal.errors import ConfigError
 from parfocal.train import run
 from parfocal.train.objectives import DetectionObjective, LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
-from parfocal.train.refinement import RefinementObjective
 from parfocal.train.run import start_run
 
 OPTIM = Optim(lr=3e-3, warmup_steps=2)
@@ -22,14 +21,10 @@ FIND = Stage(
     "find", "detection", ("vision", "proposer", "regions.pool", "regions.flatten"), samples=12,
     batch_size=2, optim=OPTIM, eval_samples=0,
 )  # fmt: skip
-MOVE = Stage(
-    "move", "refinement", ("refiner",), samples=12, batch_size=2, optim=OPTIM, eval_samples=0
-)
 TALK = Stage(
     "talk", "language", ("projector", "regions.position", "regions.lift", "text"), samples=12,
     batch_size=2, optim=OPTIM, eval_samples=0,
 )  # fmt: skip
-REFINE = {"proposer": {"refine": True}}
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -41,15 +36,10 @@ def recipe_of(*stages: Stage) -> Recipe:
 @pytest.fixture
 def start(tiny_parts):
     """Train a recipe of the tiny model into a folder."""
-    from parfocal.models.presets import vary
-
     config, processor = tiny_parts
 
     def begin(recipe: Recipe, out, resume: bool = False):
-        refine = any(stage.objective == "refinement" for stage in recipe.stages)
-        own = vary(config, REFINE) if refine else config
-        own.token_ids = config.token_ids
-        return start_run(recipe, own, processor, out, processes=1, resume=resume)
+        return start_run(recipe, config, processor, out, processes=1, resume=resume)
 
     return begin
 
@@ -173,8 +163,8 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
 
 @pytest.mark.parametrize(
     ("stages", "objective"),
-    [((FIND,), DetectionObjective), ((MOVE,), RefinementObjective), ((TALK,), LanguageObjective)],
-    ids=["detection", "refinement", "language"],
+    [((FIND,), DetectionObjective), ((TALK,), LanguageObjective)],
+    ids=["detection", "language"],
 )
 def test_an_interrupted_stage_resumes_bit_for_bit(start, tmp_path, monkeypatch, stages, objective):
     recipe = recipe_of(*stages)
