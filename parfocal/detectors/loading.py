@@ -1,0 +1,180 @@
+"""Detectors and taggers by name, folder or hub id.
+
+Nothing is fetched unless the caller gives a hub id: a name such as `owlv2` means the published
+checkpoint where it is in the local cache already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from parfocal.detectors.base import Detector, Tagger
+from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
+from parfocal.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+# Strings, so that reading the tables loads no deep-learning library.
+DETECTORS: Final[dict[str, str]] = {
+    "owlv2": "parfocal.detectors.owlv2:Owlv2Detector",
+    "grounding_dino": "parfocal.detectors.grounding_dino:GroundingDinoDetector",
+}
+TAGGERS: Final[dict[str, str]] = {
+    "ram_plus": "parfocal.detectors.ram_plus:RamPlusTagger",
+    "florence2": "parfocal.detectors.florence2:Florence2Tagger",
+    "coco80": "parfocal.detectors.fixed:FixedTagger",
+}
+
+
+def load_detector(
+    model: str | Path,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    **settings: Any,
+) -> Detector:
+    """Load a detector.
+
+    Args:
+        model: a name of `DETECTORS` (the published checkpoint, from the local cache), a folder that
+            `save_pretrained` wrote, or a hub id, which is downloaded where it is not in the cache.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
+        dtype: of the weights, as Transformers takes it.
+        settings: passed to the class, such as `threshold` or `batch_size`.
+
+    Raises:
+        CheckpointError: if there is no such detector, or its files do not fit together.
+        ConfigError: if the device is not possible here.
+
+    Example:
+        >>> load_detector("google/owlv2-base-patch16-ensemble")  # doctest: +SKIP
+    """
+    detector: Detector = _load(DETECTORS, str(model), device, dtype, settings)
+    return detector
+
+
+def load_tagger(
+    model: str | Path,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+    **settings: Any,
+) -> Tagger:
+    """Load a tagger.
+
+    Args:
+        model: a fixed list (`coco80`, or a text file with one name a line), RAM++ (its `.pth`, or a
+            folder with it and its two lists; see `load_ram_plus`), or Florence-2 (`florence2`, a
+            folder or a hub id, like a detector's).
+        device: see `load_detector`.
+        dtype: of the weights of Florence-2.
+        settings: passed on, such as `tags` and `thresholds` for RAM++.
+
+    Raises:
+        CheckpointError: if there is no such tagger, or its files do not fit together.
+        DataError: if a list cannot be read.
+
+    Example:
+        >>> load_tagger("coco80").tags[:2]
+        ('person', 'bicycle')
+    """
+    name, path = str(model), Path(model).expanduser()
+    if name in FIXED_LISTS:
+        return FixedTagger(FIXED_LISTS[name])
+    if path.suffix == ".txt":
+        from parfocal.detectors.ram_plus_files import read_tags
+
+        return FixedTagger(read_tags(path))
+    if name == "ram_plus" or path.suffix in (".pth", ".safetensors") or _has_ram_plus(path):
+        from parfocal.detectors.ram_plus_files import load_ram_plus
+
+        return load_ram_plus(path, device=device, **settings)
+    tagger: Tagger = _load(TAGGERS, name, device, dtype, settings)
+    return tagger
+
+
+def _has_ram_plus(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("ram_tag_list.txt", "ram_plus.json"))
+
+
+def _load(
+    table: dict[str, str], model: str, device: Any, dtype: Any, settings: dict[str, Any]
+) -> Any:
+    """An instance of the class of `table` that reads the checkpoint's model type."""
+    from transformers import AutoConfig, AutoProcessor
+
+    from parfocal.detectors.weights import resolve_device
+
+    where = resolve_device(device)
+    classes = {name: _resolve(home) for name, home in table.items()}
+    classes = {name: kind for name, kind in classes.items() if hasattr(kind, "MODEL_TYPES")}
+    source, local = _source(model, {name: kind.HUB_ID for name, kind in classes.items()})
+    common = {"local_files_only": local, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(source, **common)
+        kind = _class_of(classes, config.model_type, source)
+        processor = AutoProcessor.from_pretrained(source, **common)
+        network, report = kind.NETWORK.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, **common
+        )
+    except (OSError, ValueError, RuntimeError) as err:
+        if isinstance(err, CheckpointError):
+            raise
+        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
+        hint = f" To download it, pass the hub id itself: {source!r}." if source != model else ""
+        raise CheckpointError(
+            f"{source} could not be loaded: {reason.rstrip(chr(46))}.{hint}"
+        ) from err
+    _refuse_gaps(source, report)
+    return kind(network.to(where), processor, **settings)
+
+
+def _resolve(home: str) -> Any:
+    module, name = home.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _source(model: str, hub_ids: dict[str, str]) -> tuple[str, bool]:
+    """Where a checkpoint is, and whether it must be on this machine already."""
+    if model in hub_ids:
+        return hub_ids[model], True
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder), True
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
+        logger.info("%s: looked for on the hub, and downloaded unless it is in the cache", model)
+        return model, False
+    raise CheckpointError(
+        f"there is no {model!r}: it is no folder here and no hub id, and the names are "
+        f"{', '.join(hub_ids)}."
+    )
+
+
+def _class_of(classes: dict[str, Any], model_type: str, source: str) -> Any:
+    for kind in classes.values():
+        if model_type in kind.MODEL_TYPES:
+            return kind
+    known = [model_type for kind in classes.values() for model_type in kind.MODEL_TYPES]
+    raise CheckpointError(
+        f"{source} is of model_type {model_type!r}, which is none of {', '.join(known)}."
+    )
+
+
+def _refuse_gaps(source: str, report: dict[str, Any]) -> None:
+    """A weight that is missing would stay random and nobody would notice."""
+    gaps = {
+        "are missing": report["missing_keys"],
+        "are not of this model": report["unexpected_keys"],
+        "have another shape": report["mismatched_keys"],
+    }
+    for what, names in gaps.items():
+        if names:
+            raise CheckpointError(
+                f"{source}: {len(names)} weights {what} (such as {min(map(str, names))!r}); copy "
+                "config and weights again, both from the same place."
+            )

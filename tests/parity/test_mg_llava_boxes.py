@@ -1,0 +1,50 @@
+"""MG-LLaVA's box preprocessing against what the official datasets recorded.
+
+The boxes of a picture pass suppression, limits and the fit to the high-resolution square; the
+recorded cases hold the result of the whole chain, in training and in evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from parfocal.boxes import Boxes, Frame
+from parfocal.detectors.mg_llava import fit_boxes
+from parfocal.detectors.pipeline import MG_LLAVA, choose
+from parfocal.detectors.selection import official_limits
+from tests.parity.conftest import fixture_root
+
+RECORDED = json.loads((fixture_root() / "mg_llava" / "box_cases.json").read_text())
+DEFAULTS = RECORDED["defaults"]
+ROOM_FOR_BOXES = 50  # tokens: the text is too long when fewer than these are left
+
+
+def read_case(name: str, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    entry = RECORDED["cases"][name]
+    return {**DEFAULTS, **entry["case"]}, entry["result"][mode]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", RECORDED["cases"])
+def test_recorded_case(name: str, mode: str) -> None:
+    case, expected = read_case(name, mode)
+    frame = Frame("image", *case["image_size"])
+    found = Boxes(case["boxes"], frame, scores=case["scores"], labels=case["labels"])
+    limits = official_limits(case["limit_num"])
+    assert case["limit_mode"] == "per_category"
+    settings = dataclasses.replace(MG_LLAVA, limits=limits, iou_threshold=case["iou"])
+    text_length = min(case.get("text_len", 0), case["max_text_length"])
+    crowded = mode == "train" and text_length >= case["max_text_length"] - ROOM_FOR_BOXES
+    side = expected["aux_shape"][1] if "aux_shape" in expected else 768
+    ours = fit_boxes(choose(found, settings, crowded), side, case["pad"])
+    assert ours.to_json() == expected["boxes"]
+    assert list(ours.labels or ()) == expected["labels"]
+
+
+def test_the_settings_are_the_recorded_defaults() -> None:
+    assert DEFAULTS["iou"] == MG_LLAVA.iou_threshold
+    assert MG_LLAVA.limits == official_limits(DEFAULTS["limit_num"])

@@ -1,0 +1,130 @@
+"""Detectors and taggers by name, folder or hub id; nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from parfocal.detectors.fixed import COCO_80, FixedTagger
+from parfocal.detectors.florence2 import Florence2Tagger
+from parfocal.detectors.grounding_dino import GroundingDinoDetector
+from parfocal.detectors.loading import DETECTORS, TAGGERS, _resolve, load_detector, load_tagger
+from parfocal.detectors.owlv2 import Owlv2Detector
+from parfocal.detectors.ram_plus import RamPlusTagger
+from parfocal.detectors.ram_plus_files import save_ram_plus
+from parfocal.errors import CheckpointError, ConfigError
+
+
+def test_the_tables_name_classes_that_exist() -> None:
+    for home in (DETECTORS | TAGGERS).values():
+        assert isinstance(_resolve(home), type)
+
+
+def test_a_folder_gives_the_detector_of_its_model_type(
+    owlv2: Owlv2Detector, photos: list, saved: Any
+) -> None:
+    loaded = load_detector(saved(owlv2), device="cpu", threshold=0.24)
+    assert isinstance(loaded, Owlv2Detector)
+    assert loaded.identity == {**owlv2.identity, "threshold": 0.24}
+    [theirs], [ours] = owlv2.detect(photos[:1], ["cat"]), loaded.detect(photos[:1], ["cat"])
+    assert len(theirs) > 0
+    np.testing.assert_allclose(ours.xyxy, theirs.xyxy, atol=1e-4)
+
+
+def test_grounding_dino_from_a_folder(
+    grounding_dino: GroundingDinoDetector, photos: list, saved: Any
+) -> None:
+    loaded = load_detector(str(saved(grounding_dino)), device="cpu", threshold=0.69)
+    assert isinstance(loaded, GroundingDinoDetector)
+    assert loaded.identity == grounding_dino.identity
+    [theirs], [ours] = (part.detect(photos[:1], ["cat"]) for part in (grounding_dino, loaded))
+    assert len(theirs) > 0
+    np.testing.assert_allclose(ours.xyxy, theirs.xyxy, atol=1e-3)
+
+
+def test_florence2_from_a_folder(florence2: Florence2Tagger, saved: Any) -> None:
+    loaded = load_tagger(saved(florence2), device="cpu", num_beams=1, max_new_tokens=12)
+    assert isinstance(loaded, Florence2Tagger)
+    assert loaded.identity == florence2.identity
+
+
+def test_ram_plus_from_a_folder_and_from_a_file(ram_plus: RamPlusTagger, tmp_path: Path) -> None:
+    save_ram_plus(ram_plus, tmp_path)
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        loaded = load_tagger(source, device="cpu")
+        assert isinstance(loaded, RamPlusTagger)
+        assert loaded.identity == ram_plus.identity
+    with pytest.raises(CheckpointError, match="nothing is fetched"):
+        load_tagger("ram_plus")
+
+
+def test_fixed_lists_by_name_and_by_file(tmp_path: Path) -> None:
+    coco = load_tagger("coco80")
+    assert isinstance(coco, FixedTagger)
+    assert coco.tags == COCO_80
+    path = tmp_path / "names.txt"
+    path.write_text("apple\nworm\n")
+    assert load_tagger(path).tag([]) == []
+    assert load_tagger(path).identity["tags"] == ["apple", "worm"]
+
+
+def test_a_detector_is_no_tagger(owlv2: Owlv2Detector, saved: Any) -> None:
+    with pytest.raises(CheckpointError, match="model_type 'owlv2', which is none of florence2"):
+        load_tagger(saved(owlv2))
+
+
+@pytest.mark.parametrize("name", ["nothing/at/all", "./missing", "owl v2"])
+def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointError, match="owlv2, grounding_dino"):
+        load_detector(name)
+
+
+def test_a_name_is_looked_for_in_the_cache_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    seen: list[tuple[str, bool]] = []
+
+    def refuse(source: str, local_files_only: bool, **others: Any) -> None:
+        seen.append((source, local_files_only))
+        raise OSError("it is not in the cache\nand more")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(CheckpointError, match=r"not in the cache. To download it, pass the hub id"):
+        load_detector("owlv2", device="cpu")
+    with pytest.raises(CheckpointError, match=r"not in the cache\.$"):
+        load_detector("someone/some-model", device="cpu")
+    assert seen == [(Owlv2Detector.HUB_ID, True), ("someone/some-model", False)]
+
+
+def test_missing_and_foreign_weights_are_refused(owlv2: Owlv2Detector, saved: Any) -> None:
+    folder = saved(owlv2)
+    weights = load_file(folder / "model.safetensors")
+    bias = weights.pop("class_head.dense0.bias")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights are missing.*class_head\.dense0\.bias"):
+        load_detector(folder, device="cpu")
+    weights |= {"class_head.dense0.bias": bias, "stray": torch.zeros(1)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"not of this model.*stray"):
+        load_detector(folder, device="cpu")
+
+
+def test_code_of_a_folder_is_never_run(owlv2: Owlv2Detector, saved: Any) -> None:
+    folder = saved(owlv2)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(CheckpointError):
+        load_detector(folder, device="cpu")
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'gpu' is not known"):
+        load_detector("owlv2", device="gpu")
