@@ -13,7 +13,18 @@ from typing import Protocol
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.dialects.grounded import GroundedText
 
-END_OF_TEXT = "</s>"
+# What the tokenizers of the known families end a text with; the last two are DeepSeek's and use
+# a full-width bar and a low line block.
+END_TOKENS = (
+    "</s>",
+    "<eos>",
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
 
 
 @dataclass(frozen=True)
@@ -22,13 +33,16 @@ class View:
 
     Attributes:
         image: the frame of the picture that the user gave; all parsed boxes live here.
-        coordinates: image pixels -> the frame in which numbers in the text live.
+        coordinates: image pixels -> the frame in which numbers in the text live; None for the
+            frame that `Dialect.coordinate_frame` names, where the picture alone decides it.
         regions: region k of this forward pass, image pixels; None while regions are not known.
+        others: the frames of the pictures after the first, for families that point into several.
     """
 
     image: Frame
     coordinates: Warp | None = None
     regions: Boxes | None = None
+    others: tuple[Frame, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,9 +50,9 @@ class Problem:
     """Something in a model's output that is not as the dialect wants it.
 
     Attributes:
-        kind: a word of the shared vocabulary: no_box, wrong_arity, truncated_box, out_of_range,
-            inverted, degenerate, in_padding, repetition, format_drift, token_spacing,
-            unknown_region_index.
+        kind: a word of the shared vocabulary: no_box, wrong_arity, truncated_box, truncated_json,
+            out_of_range, inverted, degenerate, in_padding, repetition, wrong_frame, format_drift,
+            token_spacing, unlabelled_box, empty_label, unknown_region_index.
         detail: the offending piece of output and what was done about it.
     """
 
@@ -64,6 +78,13 @@ class Dialect(Protocol):
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Tokens to add to a tokenizer, in this order, before any region index tokens."""
+
+    def coordinate_frame(self, image: Frame) -> Warp:
+        """Image pixels -> the frame in which the family's numbers live, for `View.coordinates`.
+
+        Where the frame depends on settings of the preprocessor, this is the published checkpoint's;
+        a family without numbers in its text gives the identity.
+        """
 
     def render(self, text: GroundedText, view: View) -> str:
         """Write `text`; DialectError if the dialect cannot say it."""
@@ -98,8 +119,9 @@ def strip_end(output: str) -> str:
         >>> strip_end("a dog </s></s>")
         'a dog'
     """
-    while output.rstrip().endswith(END_OF_TEXT):
-        output = output.rstrip().removesuffix(END_OF_TEXT).rstrip()
+    while (bare := output.rstrip()).endswith(END_TOKENS):
+        token = next(token for token in END_TOKENS if bare.endswith(token))
+        output = bare.removesuffix(token).rstrip()
     return output
 
 

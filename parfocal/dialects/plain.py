@@ -10,6 +10,7 @@ Deviates: no.
 
 from __future__ import annotations
 
+from parfocal.boxes import Frame, Warp
 from parfocal.dialects.base import Parsed, View, finish, is_none, strip_end
 from parfocal.dialects.grounded import GroundedText, Nothing, RegionRef
 
@@ -19,6 +20,10 @@ class Plain:
 
     name = "plain"
     special_tokens: tuple[str, ...] = ()
+
+    def coordinate_frame(self, image: Frame) -> Warp:
+        """The identity: the text holds no numbers."""
+        return Warp.identity(image)
 
     def render(self, text: GroundedText, view: View) -> str:
         """Write the words, `none` for Nothing and `[region k]` for a region."""

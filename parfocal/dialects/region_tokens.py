@@ -15,8 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from parfocal.boxes import Boxes, iou
-from parfocal.dialects.base import END_OF_TEXT, Parsed, Problem, View, finish, strip_end
+from parfocal.boxes import Boxes, Frame, Warp, iou
+from parfocal.dialects.base import END_TOKENS, Parsed, Problem, View, finish, strip_end
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span, Text
 from parfocal.errors import DialectError
 
@@ -33,7 +33,7 @@ _UNIT = re.compile(
     rf"|(?P<stray>{_MARK})",
     re.DOTALL,
 )
-_RESERVED = re.compile(rf"{_MARK}|{END_OF_TEXT}")
+_RESERVED = re.compile("|".join([_MARK, *map(re.escape, END_TOKENS)]))
 _REGION_TOKEN = re.compile(r"<r(0|[1-9][0-9]{0,8})>")
 
 
@@ -67,6 +67,10 @@ class RegionTokens:
         "<refer_feat>",
         "[grounding]",
     )
+
+    def coordinate_frame(self, image: Frame) -> Warp:
+        """The identity: the text holds no numbers."""
+        return Warp.identity(image)
 
     def render(self, text: GroundedText, view: View) -> str:
         """Write region tokens; `<ground_box>` for every box while `view.regions` is None.

@@ -98,7 +98,7 @@ def test_what_cannot_be_written_is_refused(text: GroundedText, view: View, messa
 
 
 def test_parse_without_a_warp_is_the_callers_mistake() -> None:
-    with pytest.raises(DialectError, match="padded_unit_square"):
+    with pytest.raises(DialectError, match="coordinate_frame"):
         DIALECT.parse("a dog", View(SQUARE))
 
 
