@@ -85,6 +85,15 @@ class TowerConfig(PartConfig):
             normed state.
         level_layers: indices for the maps that the proposer and the region encoder read, fine to
             coarse.
+        input_from: index of the tower whose normalised input is shrunk (bilinear, not antialiased)
+            to make this one's; None: the input is made from the picture. Deviates: no; MG-LLaVA's
+            weights saw a low-resolution view that came from the high-resolution one.
+        proposer_layers: hidden states whose mean is the one map that the proposer reads (Groma:
+            the last four); empty: it reads the levels.
+        position_interpolation: how learned positions are stretched to another grid: to its `size`,
+            or by the factor (grid + 0.1) / learned grid (`scale_offset`, DINOv2 only).
+            Deviates: `scale_offset` is what DINOv2 and early Transformers did; weights that were
+            trained with it see hidden states about 2 % off with `size`.
     """
 
     backbone: Mapping[str, Any] = field(default_factory=lambda: {"model_type": "resnet"})
@@ -93,6 +102,9 @@ class TowerConfig(PartConfig):
     image_std: tuple[float, ...] = IMAGENET_STD
     token_layer: int | None = -1
     level_layers: tuple[int, ...] = ()
+    input_from: int | None = None
+    proposer_layers: tuple[int, ...] = ()
+    position_interpolation: Literal["size", "scale_offset"] = "size"
 
 
 @dataclass(frozen=True)
@@ -103,14 +115,22 @@ class VisionConfig(PartConfig):
         towers: one or two towers; they see the same picture, each with its own normalisation.
         resize: `squash` to the square input, or `pad` to a square (centred, with the mean colour)
             and then resize.
-        pyramid: `none`, or `fpn`: a top-down feature pyramid over the first tower's levels.
+        pyramid: `none`, or `fpn`: a top-down feature pyramid over the levels.
         pyramid_channels: width of the pyramid's maps.
+        levels_from: index of the tower whose `level_layers` are the levels.
+        pad_rounding: how the mean colour becomes 8-bit for `pad`: `nearest`, or `down`. Deviates:
+            no; MG-LLaVA's (and LLaVA's) weights saw the colour rounded down.
+        whole_pixel_boxes: user boxes are rounded to whole pixels of the input of the tower that
+            gives the levels, and cut to it. Deviates: no; MG-LLaVA's weights saw such boxes.
     """
 
     towers: tuple[TowerConfig, ...] = (TowerConfig(),)
     resize: Literal["squash", "pad"] = "pad"
     pyramid: Literal["none", "fpn"] = "none"
     pyramid_channels: int = 256
+    levels_from: int = 0
+    pad_rounding: Literal["nearest", "down"] = "nearest"
+    whole_pixel_boxes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -119,11 +139,28 @@ class VisionConfig(PartConfig):
         super().__post_init__()
         if not 1 <= len(self.towers) <= 2:
             raise ConfigError(f"vision has {len(self.towers)} towers; give one or two.")
-        if self.pyramid == "fpn" and not self.towers[0].level_layers:
+        if not 0 <= self.levels_from < len(self.towers):
             raise ConfigError(
-                "vision.pyramid is 'fpn' but the first tower names no level_layers "
+                f"vision.levels_from is {self.levels_from} but there are {len(self.towers)} "
+                "towers; they count from 0."
+            )
+        for index, tower in enumerate(self.towers):
+            source = tower.input_from
+            if source is not None and (source == index or not 0 <= source < len(self.towers)):
+                raise ConfigError(
+                    f"vision.towers[{index}].input_from is {source}; "
+                    "name the other tower, counting from 0, or None."
+                )
+        if self.pyramid == "fpn" and not self.level_tower.level_layers:
+            raise ConfigError(
+                f"vision.pyramid is 'fpn' but towers[{self.levels_from}] names no level_layers "
                 "to build it from."
             )
+
+    @property
+    def level_tower(self) -> TowerConfig:
+        """The tower that gives the levels."""
+        return self.towers[self.levels_from]
 
 
 @dataclass(frozen=True)
@@ -131,10 +168,20 @@ class FusionConfig(PartConfig):
     """How the towers' token maps become one.
 
     Attributes:
-        kind: `none` (one tower: its map), or `concat` (channels, first tower first).
+        kind: `none` (one tower: its map), `concat` (channels, first tower first), or one of
+            MG-LLaVA's: `conv_gate`, `patch_info_mining`, `resampler`. These take a low-resolution
+            tower first and a high-resolution one second.
+        gated: of `conv_gate`: scale the high-resolution map by a learned number a picture.
+        join: of `conv_gate`: `add` the two maps, or put them side by side as `channels`.
+        mined: what `patch_info_mining` looks into: all `levels`, or the second tower's `tokens`.
+        heads: attention heads of `resampler`.
     """
 
-    kind: Literal["none", "concat"] = "none"
+    kind: Literal["none", "concat", "conv_gate", "patch_info_mining", "resampler"] = "none"
+    gated: bool = True
+    join: Literal["add", "channels"] = "add"
+    mined: Literal["levels", "tokens"] = "levels"
+    heads: int = 8
 
 
 @dataclass(frozen=True)
@@ -142,7 +189,8 @@ class ProjectorConfig(PartConfig):
     """From fused vision tokens to the language model's width.
 
     Attributes:
-        depth: number of linear layers, GELU between them.
+        depth: number of linear layers, GELU between them; 0 for tokens that already have the
+            language model's width (a resampler's).
         merge: side of the square of neighbouring tokens that become one (2 = Groma's 2x2 merge).
         norm: layer-normalise the result and scale it like the token embeddings.
     """
@@ -161,6 +209,8 @@ class ProposerConfig(PartConfig):
         score_threshold: proposals must score above it.
         nms_threshold: a box is dropped when its IoU with a better one is above it.
         max_regions: number of region slots, user boxes included.
+        keep_best: when no box is left, keep the one that scores best, whatever its score.
+        ground_score: in training, score with which boxes of the answer join the proposals.
         order: of the kept proposals in their slots: best `score` first, or `left_to_right` by
             centre, which makes naming everything in turn a walk along the slots.
         candidates: best cells that reach suppression (`dense`).
@@ -170,6 +220,12 @@ class ProposerConfig(PartConfig):
         heads: attention heads.
         ffn_size: width between the two layers of a feed-forward block.
         points: sampling points a head and level.
+        decoder_heads: None: as in the encoder, like the next two.
+        decoder_ffn_size: width between the two layers of a feed-forward block of the decoder.
+        decoder_points: sampling points a head and level of the decoder.
+        box_head_size: inner width of the box heads; None: `hidden_size`.
+        pyramid_levels: make this many levels (1 to 4) from one map by strided and transposed
+            convolutions; 0: take the maps as they come.
         queries: number of boxes that leave the decoder.
         dropout: probability, in training.
         score_heads: names of the objectness heads, one a kind of supervision.
@@ -181,6 +237,8 @@ class ProposerConfig(PartConfig):
     score_threshold: float = 0.15
     nms_threshold: float = 0.6
     max_regions: int = 100
+    keep_best: bool = False
+    ground_score: float = 0.2
     order: Literal["score", "left_to_right"] = "score"
     candidates: int = 100
     hidden_size: int = 256
@@ -189,6 +247,11 @@ class ProposerConfig(PartConfig):
     heads: int = 8
     ffn_size: int = 1024
     points: int = 4
+    decoder_heads: int | None = None
+    decoder_ffn_size: int | None = None
+    decoder_points: int | None = None
+    box_head_size: int | None = None
+    pyramid_levels: int = 0
     queries: int = 300
     dropout: float = 0.1
     score_heads: tuple[str, ...] = ("coco", "sa1b")
@@ -201,34 +264,75 @@ class RegionsConfig(PartConfig):
     """How a box becomes a vector, and how that vector meets the text.
 
     Attributes:
-        kind: `none` or `multilevel_roi` (Groma, section 3.2).
+        kind: `none`, `multilevel_roi` (Groma, section 3.2) or `multiscale_mean` (MG-LLaVA, section
+            3.2: the mean of a RoIAlign over all levels at once, then a projector of its own).
         roi_size: side of the RoIAlign grid.
+        roi_boxes: what RoIAlign reads as two corners: the box's `corners`, or its centre and size
+            (`official_cxcywh`). Deviates: Groma's released weights were trained with the latter,
+            and so with most boxes inside out; pinned by tests/parity/test_groma.py.
+        roi_canvas: side in pixels that boxes are scaled to before RoIAlign; 0: each level's own.
+        roi_strides: pixels of `roi_canvas` that RoIAlign takes a cell of each level for. Deviates:
+            Groma's official ones, for its released weights, are half of the true strides.
+        position_size: inner width of the box's position embedding.
         hidden_size: width of a region's feature before it is lifted to the language model's width.
         fuse_rounds: rounds of cross-level convolution before RoIAlign (Groma: 5).
+        norm_groups: of the norm after each of them; None: 64 where that divides the channels, else
+            8.
         level_scales: what each level is resized to, as multiples of its own grid (Groma: 4, 2, 1).
         coordinate_channels: append x and y planes to the levels first (Groma).
         context: `none`, or `rank`: each region also knows its rank by position and size among all
             regions and among those that look alike, which is what comparisons ("the second apple
             from the left") are about.
-        layout: `interleaved` (an index token, then a feature token, Groma) or `summed` (both in one
-            position).
+        layout: `interleaved` (an index token, then a feature token, Groma), `summed` (both in one
+            position) or `bare` (the feature alone, MG-LLaVA).
         norm: layer-normalise the result and scale it like the token embeddings.
+        depth: of `multiscale_mean`: linear layers of its projector, GELU between them.
+        merge: how `multiscale_mean` meets the text: `concat` (region tokens after the image
+            tokens), `b2f_attention` (so, after each region has looked at the first tower's tokens)
+            or `f2b_attention` (fused tokens look at the regions; no region tokens).
+        never_empty: a picture without regions gets one of no size in its top left corner. Deviates:
+            no; MG-LLaVA's weights always saw at least one region.
     """
 
-    kind: Literal["none", "multilevel_roi"] = "none"
+    kind: Literal["none", "multilevel_roi", "multiscale_mean"] = "none"
     roi_size: int = 14
+    roi_boxes: Literal["corners", "official_cxcywh"] = "corners"
+    roi_canvas: int = 0
+    roi_strides: tuple[float, ...] = ()
+    position_size: int = 256
     hidden_size: int = 1024
     fuse_rounds: int = 5
+    norm_groups: int | None = None
     level_scales: tuple[int, ...] = (4, 2, 1)
     coordinate_channels: bool = True
     context: Literal["none", "rank"] = "none"
-    layout: Literal["interleaved", "summed"] = "interleaved"
+    layout: Literal["interleaved", "summed", "bare"] = "interleaved"
     norm: bool = False
+    depth: int = 2
+    merge: Literal["concat", "b2f_attention", "f2b_attention"] = "concat"
+    never_empty: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = len(self.level_scales) if self.roi_canvas else 0
+        if len(self.roi_strides) != wanted:
+            raise ConfigError(
+                f"regions.roi_strides is {list(self.roi_strides)} with roi_canvas "
+                f"{self.roi_canvas}; give one stride a level ({len(self.level_scales)}) and a "
+                "canvas, or neither."
+            )
+
+    @property
+    def in_text(self) -> bool:
+        """Whether regions stand in the text as tokens."""
+        return self.kind != "none" and self.merge != "f2b_attention"
 
 
 @dataclass(frozen=True)
 class TokenIds(PartConfig):
     """Ids of the tokens that the model replaces by features; -1 where the dialect has none.
+
+    `image` and `region` may lie beyond the token table: they are never looked up.
 
     Attributes:
         image: one a fused vision token.
@@ -296,16 +400,31 @@ class ParfocalConfig(PreTrainedConfig):
         self._check_parts()
 
     def _check_parts(self) -> None:
-        if self.fusion.kind == "concat" and len(self.vision.towers) != 2:
+        if self.fusion.kind != "none" and len(self.vision.towers) != 2:
             raise ConfigError(
-                "fusion.kind is 'concat' but vision has one tower; give two or use 'none'."
+                f"fusion.kind is {self.fusion.kind!r} but vision has one tower; "
+                "give two or use 'none'."
             )
         if self.fusion.kind == "none" and len(self.vision.towers) != 1:
-            raise ConfigError("vision has two towers but fusion.kind is 'none'; use 'concat'.")
-        levels = len(self.vision.towers[0].level_layers)
-        if (self.proposer.kind != "none" or self.regions.kind != "none") and levels == 0:
             raise ConfigError(
-                "a proposer or region encoder needs vision.towers[0].level_layers; it names none."
+                "vision has two towers but fusion.kind is 'none'; use 'concat' or 'conv_gate'."
+            )
+        tower = self.vision.level_tower
+        levels = len(tower.level_layers)
+        maps = len(tower.proposer_layers) or levels
+        if (self.proposer.kind != "none" and maps == 0) or (
+            self.regions.kind != "none" and levels == 0
+        ):
+            raise ConfigError(
+                f"a proposer or region encoder needs vision.towers[{self.vision.levels_from}]"
+                ".level_layers; it names none."
+            )
+        if self.fusion.kind == "patch_info_mining" and self.fusion.mined == "levels" and not levels:
+            raise ConfigError("fusion.mined is 'levels' but no tower names level_layers.")
+        if self.regions.merge != "concat" and self.regions.kind != "multiscale_mean":
+            raise ConfigError(
+                f"regions.merge is {self.regions.merge!r}, which regions.kind 'multiscale_mean' "
+                f"has and {self.regions.kind!r} has not; use 'concat'."
             )
         if self.proposer.kind != "none" and self.regions.kind == "none":
             raise ConfigError(

@@ -14,7 +14,7 @@ class LiveRegions(LogitsProcessor):
     """Only regions that exist can be named; with `unique`, each at most once (for enumerations).
 
     Args:
-        first_region: id of `<r0>`.
+        first_region: id of `<r0>`; -1 where regions have no names, which forbids nothing.
         mask: bool[B, R], live slots.
         prompt_length: tokens before the answer, the same in every row.
         unique: forbid naming a region twice in one answer.
@@ -36,6 +36,8 @@ class LiveRegions(LogitsProcessor):
         Returns:
             float[B * n, V], a new tensor.
         """
+        if self.first < 0:  # regions have no names in this dialect
+            return scores
         slots = self.mask.shape[1]
         allowed = self.mask.repeat_interleave(scores.shape[0] // self.mask.shape[0], dim=0).clone()
         if self.unique:

@@ -22,9 +22,16 @@ from transformers.utils import ModelOutput
 
 from parfocal.errors import ShapeError
 from parfocal.models.config import ParfocalConfig, TokenIds
-from parfocal.models.fusion import build_fusion
+from parfocal.models.fusion import FusionInputs, build_fusion
+from parfocal.models.multiscale_mean import build_merge
 from parfocal.models.projector import Projector
-from parfocal.models.proposer import Candidates, Regions, build_proposer, select_regions
+from parfocal.models.proposer import (
+    Candidates,
+    Regions,
+    build_proposer,
+    offer_ground_boxes,
+    select_regions,
+)
 from parfocal.models.refine import build_refiner
 from parfocal.models.regions import build_regions
 from parfocal.models.vision import VisionTowers
@@ -38,20 +45,25 @@ class ImageFeatures:
 
     Attributes:
         image: float[B, T, D], projected tokens.
-        levels: float[B, C_l, G_l, G_l] each, for regions.
+        levels: float[B, C_l, G_l, G_l] each, prepared for the region encoder.
         candidates: the proposer's suggestions, or None without a proposer.
+        tokens: float[B, C, G, G], the map that regions read or are read by (`regions.merge`), or
+            None where the two do not meet before the text.
     """
 
     image: Tensor
     levels: list[Tensor]
     candidates: Candidates | None
+    tokens: Tensor | None = None
 
     def __getitem__(self, rows: Any) -> ImageFeatures:
         """Select rows (for several questions about one picture: repeat its row)."""
         candidates = self.candidates and Candidates(
             self.candidates.boxes[rows], self.candidates.scores[rows], None
         )
-        return ImageFeatures(self.image[rows], [level[rows] for level in self.levels], candidates)
+        tokens = None if self.tokens is None else self.tokens[rows]
+        levels = [level[rows] for level in self.levels]
+        return ImageFeatures(self.image[rows], levels, candidates, tokens)
 
 
 @dataclass
@@ -86,21 +98,33 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules: ClassVar[list[str]] = ["MultilevelRoi"]
+    _no_split_modules: ClassVar[list[str]] = ["MultilevelRoi", "MultiscaleMean"]
 
     def __init__(self, config: ParfocalConfig) -> None:
         super().__init__(config)
         width = config.text_config.hidden_size
         self.vision = VisionTowers(config.vision)
-        self.fusion = build_fusion(
-            config.fusion, self.vision.token_channels, self.vision.token_grids
+        vision = self.vision
+        inputs = FusionInputs(
+            vision.token_channels,
+            vision.token_grids,
+            vision.level_channels,
+            vision.level_grids,
+            width,
         )
+        self.fusion = build_fusion(config.fusion, inputs)
         self.projector = Projector(
             config.projector, self.fusion.out_channels, self.fusion.out_grid, width
         )
-        self.proposer = build_proposer(config.proposer, self.vision.level_channels)
+        self.proposer = build_proposer(config.proposer, self.vision.proposer_channels)
         self.refiner = build_refiner(config.proposer, self.vision.level_channels)
         self.regions = build_regions(config.regions, self.vision.level_channels, width)
+        self.merge = build_merge(
+            config.regions,
+            sum(vision.level_channels),
+            vision.token_channels[0],
+            self.fusion.out_channels,
+        )
         self.text = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -140,15 +164,22 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             pixel_values: float[B, 3, S, S] for one tower, or a sequence with one such tensor a
-                tower.
+                tower. Of a row with several pictures, such as frames, each is one of the B; see
+                `rows_of`.
         """
         inputs = [pixel_values] if isinstance(pixel_values, Tensor) else list(pixel_values)
         features = self.vision(inputs)
-        image = self.projector(self.fusion(features.tokens))
-        candidates = self.proposer(features.levels) if self.proposer is not None else None
+        fused = self.fusion(features.tokens, features.levels)
+        image = self.projector(fused)
+        candidates = self.proposer(features.proposer) if self.proposer is not None else None
         if candidates is not None and self.refiner is not None:
             candidates = self.refiner(features.levels, candidates)
-        return ImageFeatures(image, features.levels, candidates)
+        read = {"b2f_attention": features.tokens[0], "f2b_attention": fused}
+        tokens = read.get(self.config.regions.merge)
+        levels = features.levels
+        if self.regions is not None:
+            levels = self.regions.prepare(levels)
+        return ImageFeatures(image, levels, candidates, tokens)
 
     # Step 2: which boxes
 
@@ -157,6 +188,8 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features: ImageFeatures,
         user_boxes: Tensor | None = None,
         user_mask: Tensor | None = None,
+        ground_boxes: Tensor | None = None,
+        ground_mask: Tensor | None = None,
     ) -> Regions:
         """Choose and describe regions: user boxes in their order, then the best proposals.
 
@@ -165,6 +198,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input,
                 padded.
             user_mask: bool[B, U]; all True when None.
+            ground_boxes: float[B, G, 4] like `user_boxes`, boxes of the answers, which join the
+                proposals with `proposer.ground_score`; for training.
+            ground_mask: bool[B, G]; all True when None.
         """
         if self.regions is None:
             raise ShapeError(
@@ -176,13 +212,38 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             user_boxes = features.image.new_zeros(rows, 0, 4, dtype=torch.float32)
         if user_mask is None:
             user_mask = torch.ones(user_boxes.shape[:2], dtype=torch.bool, device=user_boxes.device)
-        regions = select_regions(features.candidates, user_boxes, user_mask, self.config.proposer)
+        candidates, config = features.candidates, self.config.proposer
+        if ground_boxes is not None and candidates is not None:
+            if ground_mask is None:
+                ground_mask = torch.ones_like(ground_boxes[..., 0], dtype=torch.bool)
+            candidates = offer_ground_boxes(
+                candidates, ground_boxes, ground_mask, config.ground_score
+            )
+        regions = select_regions(candidates, user_boxes, user_mask, config)
+        if self.config.regions.never_empty:
+            regions.mask[:, 0] = True  # an unused slot holds a box of no size
         return self.describe_regions(features, regions)
 
     def describe_regions(self, features: ImageFeatures, regions: Regions) -> Regions:
-        """Return the same regions with their vectors, float[B, R, D]."""
-        vectors = self.regions(features.levels, regions)
+        """Return the same regions with vectors float[B, R, D], None where no text has them."""
+        vectors, merge = None, self.config.regions.merge
+        if merge == "concat":
+            appearance = self.regions.appearance(features.levels, regions.boxes)
+            vectors = self.regions.describe(appearance, regions)
+        elif merge == "b2f_attention":
+            appearance = self.regions.appearance(features.levels, regions.boxes)
+            vectors = self.regions.describe(self.merge(appearance, features.tokens), regions)
         return Regions(regions.boxes, regions.scores, regions.mask, vectors)
+
+    def image_tokens(self, features: ImageFeatures, regions: Regions | None) -> Tensor:
+        """Return float[B, T, D], what `forward` takes as image_features.
+
+        It is `features.image`, unless the image tokens read the regions (`f2b_attention`).
+        """
+        if self.config.regions.merge != "f2b_attention" or regions is None:
+            return features.image
+        appearance = self.regions.appearance(features.levels, regions.boxes)
+        return self.projector(self.merge(features.tokens, appearance, regions.mask))
 
     # Step 3: text
 
@@ -191,8 +252,8 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: int[B, L].
-            image: float[B, T, D].
-            regions: float[B, R, D], or None for text without region slots.
+            image: float[B, T, D]; for rows with other numbers of pictures than one: `rows_of`.
+            regions: float[B, R, D], or None for text without region slots; likewise.
 
         Returns:
             float[B, L, D].
@@ -200,8 +261,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ShapeError: if a row's placeholders do not match the features it should hold.
         """
-        ids, embeds = self.config.token_ids, self.get_input_embeddings()(input_ids)
-        embeds = _scatter(embeds, input_ids == ids.image, image, "image tokens")
+        ids, embeds = self.config.token_ids, self._look_up(input_ids)
+        where = input_ids == ids.image
+        embeds = _scatter(embeds, where, image, self.num_image_tokens, "image tokens")
         if regions is None:
             return embeds
         embeds = self._place_slots(embeds, input_ids, regions, ids)
@@ -213,17 +275,26 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             embeds = embeds.index_put((rows, columns), regions[rows, slots].to(embeds.dtype))
         return embeds
 
+    def _look_up(self, input_ids: Tensor) -> Tensor:
+        """Return the tokens' vectors, float[B, L, D]; placeholders may lie beyond the table."""
+        ids, rows = self.config.token_ids, self.config.text_config.vocab_size
+        for placeholder in (ids.image, ids.region):
+            if placeholder >= rows:
+                input_ids = input_ids.masked_fill(input_ids == placeholder, 0)
+        return self.get_input_embeddings()(input_ids)
+
     def _place_slots(
         self, embeds: Tensor, input_ids: Tensor, regions: Tensor, ids: TokenIds
     ) -> Tensor:
         """Put regions float[B, R, D] into their slots, added to their names when `summed`."""
         where = input_ids == ids.region
-        if self.config.regions.layout == "interleaved":
-            return _scatter(embeds, where, regions, "region slots")
+        if self.config.regions.layout != "summed":
+            return _scatter(embeds, where, regions, self.num_slots, "region slots")
         names = self.get_input_embeddings().weight[
             ids.first_region : ids.first_region + regions.shape[1]
         ]
-        return _scatter(embeds, where, regions + names.to(regions.dtype), "region slots")
+        named = regions + names.to(regions.dtype)
+        return _scatter(embeds, where, named, self.num_slots, "region slots")
 
     def live_mask(self, input_ids: Tensor, attention_mask: Tensor, region_mask: Tensor) -> Tensor:
         """Return attention_mask int[B, L] with the dead region slots of each row switched off.
@@ -231,11 +302,13 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: int[B, L].
             attention_mask: int[B, L], 0 at padding.
-            region_mask: bool[B, R], live slots.
+            region_mask: bool[B, R], live slots; see `rows_of` for rows of several pictures.
         """
         ids, mask = self.config.token_ids, attention_mask.clone()
-        rows, columns = torch.nonzero(input_ids == ids.region, as_tuple=True)
-        alive = region_mask.reshape(-1).to(mask.dtype)
+        where = input_ids == ids.region
+        rows, columns = torch.nonzero(where, as_tuple=True)
+        counts = where.sum(1)
+        alive = _first(region_mask, counts).reshape(-1).to(mask.dtype)
         mask[rows, columns] = alive
         if self.config.regions.layout == "interleaved":
             mask[rows, columns - 1] = alive  # the index token stands right before its slot
@@ -264,8 +337,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             past_key_values: cache of earlier tokens; their features are already in it.
             inputs_embeds: float[B, L, D] instead of input_ids.
             labels: int[B, L], -100 where nothing is learned; shifted inside.
-            image_features: float[B, T, D] of `ImageFeatures.image`.
-            region_features: float[B, R, D] of `Regions.features`.
+            image_features: float[B, T, D] of `image_tokens`; see `rows_of` for rows of several
+                pictures, or of none.
+            region_features: float[B, R, D] of `Regions.features`; likewise.
             logits_to_keep: compute logits for the last n positions only (0: all), or for these
                 positions.
             **kwargs: passed on to the language model.
@@ -301,15 +375,55 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return inputs
 
 
-def _scatter(embeds: Tensor, where: Tensor, values: Tensor, what: str) -> Tensor:
-    """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], in order."""
+def _scatter(embeds: Tensor, where: Tensor, values: Tensor, unit: int, what: str) -> Tensor:
+    """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], in order.
+
+    A row takes all of its values or, when it has fewer pictures than others, the first of them, in
+    multiples of `unit`.
+    """
     counts = where.sum(1)
-    if not bool((counts == values.shape[1]).all()):
+    fits = (counts == values.shape[1]) | ((counts < values.shape[1]) & (counts % unit == 0))
+    if not bool(fits.all()):
         raise ShapeError(
             f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; "
             "make the inputs with this model's processor."
         )
-    return embeds.masked_scatter(where[..., None], values.to(embeds.dtype))
+    return embeds.masked_scatter(where[..., None], _first(values, counts).to(embeds.dtype))
+
+
+def _first(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the first counts[b] of each row of values [B, N, ...]; as they are if that is all."""
+    if bool((counts == values.shape[1]).all()):
+        return values
+    place = torch.arange(values.shape[1], device=values.device)
+    return values[place < counts[:, None]]
+
+
+def rows_of(values: Tensor, pictures: Sequence[int]) -> Tensor:
+    """Put what belongs to the pictures of a row side by side.
+
+    Args:
+        values: [P, N, ...], one entry a picture: image tokens, region features or region masks.
+        pictures: number of pictures of each row, in order; 0 for text alone.
+
+    Returns:
+        [B, most * N, ...], zeros where a row has fewer pictures than the one that has most.
+
+    Raises:
+        ShapeError: if the numbers do not add up to P.
+
+    Example:
+        >>> rows_of(torch.tensor([[1, 2], [3, 4], [5, 6]]), (2, 0, 1)).tolist()
+        [[1, 2, 3, 4], [0, 0, 0, 0], [5, 6, 0, 0]]
+    """
+    if sum(pictures) != len(values):
+        raise ShapeError(f"rows of {list(pictures)} pictures cannot share {len(values)} pictures.")
+    rows = values.new_zeros(len(pictures), max(pictures, default=0), *values.shape[1:])
+    start = 0
+    for row, count in enumerate(pictures):
+        rows[row, :count] = values[start : start + count]
+        start += count
+    return rows.flatten(1, 2)
 
 
 def match_boxes(boxes: Tensor, mask: Tensor, regions: Regions) -> Tensor:

@@ -8,6 +8,13 @@ from typing import Any
 
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
+from parfocal.models.presets_mg_llava import (
+    mg_llava_llama3_8b,
+    mg_llava_phi3_3_8b,
+    mg_llava_vicuna_7b,
+    mg_llava_vicuna_13b,
+    mg_llava_yi1_5_34b,
+)
 
 
 def mini(vocab_size: int = 1024) -> ParfocalConfig:
@@ -80,7 +87,65 @@ def tiny(vocab_size: int = 300) -> ParfocalConfig:
     )  # fmt: skip
 
 
-PRESETS: dict[str, Callable[..., ParfocalConfig]] = {"mini": mini, "tiny": tiny}
+def groma_7b(vocab_size: int = 32_114) -> ParfocalConfig:
+    """Groma-7B: DINOv2-L at 448 px, a class-agnostic deformable DETR, region tokens, Vicuna-7B.
+
+    256 image tokens, 100 region slots. The fields of `regions` that start with `roi_` and the
+    tower's `position_interpolation` reproduce what the released weights were trained with.
+
+    Source: Groma (arXiv:2404.13013), sections 3.1 to 3.3, and the official training scripts.
+
+    Args:
+        vocab_size: of the language model, the 114 tokens of the dialect and the region names last.
+    """
+    tower = {
+        "backbone": {
+            "model_type": "dinov2", "hidden_size": 1024, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "mlp_ratio": 4, "patch_size": 14, "image_size": 518,
+        },
+        "image_size": 448, "token_layer": -1, "level_layers": (-3, -2, -1),
+        "proposer_layers": (-4, -3, -2, -1), "position_interpolation": "scale_offset",
+    }  # fmt: skip
+    first = vocab_size - 114  # [PAD], the dialect's 13 tokens, then <r0> to <r99>
+    return ParfocalConfig(
+        vision={"towers": [tower], "resize": "squash"},
+        projector={"depth": 2, "merge": 2},
+        proposer={
+            "kind": "deformable_detr", "hidden_size": 256, "encoder_layers": 6,
+            "decoder_layers": 6, "heads": 8, "ffn_size": 1024, "points": 4, "box_head_size": 256,
+            "pyramid_levels": 1, "queries": 300, "dropout": 0.1, "score_heads": ("coco", "sa1b"),
+            "score_exponents": (0.4, 0.6), "score_threshold": 0.15, "nms_threshold": 0.6,
+            "max_regions": 100, "keep_best": True,
+        },
+        regions={
+            "kind": "multilevel_roi", "roi_size": 14, "roi_boxes": "official_cxcywh",
+            "roi_canvas": 448, "roi_strides": (14 / 8, 14 / 4, 14 / 2), "hidden_size": 1024,
+            "position_size": 256, "fuse_rounds": 5, "norm_groups": 64,
+        },
+        token_ids={
+            "image": first + 8, "region": first + 9, "ground_box": first + 11,
+            "region_feature": first + 12, "first_region": first + 14,
+        },
+        text_config={
+            "model_type": "llama", "vocab_size": vocab_size, "hidden_size": 4096,
+            "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "num_key_value_heads": 32, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+            "pad_token_id": first, "bos_token_id": 1, "eos_token_id": 2,
+        },
+        dialect="region_tokens",
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Callable[..., ParfocalConfig]] = {
+    "mini": mini,
+    "tiny": tiny,
+    "groma_7b": groma_7b,
+    "mg_llava_phi3_3_8b": mg_llava_phi3_3_8b,
+    "mg_llava_vicuna_7b": mg_llava_vicuna_7b,
+    "mg_llava_llama3_8b": mg_llava_llama3_8b,
+    "mg_llava_vicuna_13b": mg_llava_vicuna_13b,
+    "mg_llava_yi1_5_34b": mg_llava_yi1_5_34b,
+}
 
 
 def get_preset(name: str, **values: Any) -> ParfocalConfig:

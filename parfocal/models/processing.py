@@ -12,12 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from parfocal.boxes import Boxes, Frame, Warp
@@ -47,6 +48,14 @@ class PromptTemplate(PartConfig):
         end: after an answer.
         independent_turns: the model was trained on single turns; a chat then shows it no earlier
             ones.
+        bos: the tokenizer's start token: nowhere, before everything (`once`), or before every later
+            question as well (`turns`).
+        first: before the first question instead of `user`, when a picture stands before it; None:
+            `user`.
+        separator: after an answer and its end; not learned.
+        stops: more strings that end an answer.
+        packing: how the turns of a sample share a row in training: in `parallel`, none seeing
+            another, or in `sequence`, as a conversation.
     """
 
     opening: str = ""
@@ -57,6 +66,11 @@ class PromptTemplate(PartConfig):
     turn_end: str = ""
     end: str = ""
     independent_turns: bool = False
+    bos: Literal["none", "once", "turns"] = "none"
+    first: str | None = None
+    separator: str = ""
+    stops: tuple[str, ...] = ()
+    packing: Literal["parallel", "sequence"] = "parallel"
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,8 @@ class TextBatch:
     Attributes:
         input_ids: int[B, L].
         attention_mask: int[B, L], 0 at padding.
-        user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input, padded.
+        user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input, padded; a
+            row a picture, where rows have other numbers of pictures than one.
         user_mask: bool[B, U], False in padding.
         labels: int[B, L], -100 where nothing is learned; None when asking.
         turn: int[B, L], 0 in the prefix all turns share, k in the k-th question and answer, -1 in
@@ -152,7 +167,7 @@ class ParfocalProcessor:
         """Turn a decoded picture into one float[3, S, S] a tower, and the Warp to the unit square.
 
         `pad` centres the picture on a square of the tower's mean colour before it is resized
-        (bicubic, antialiased).
+        (bicubic, antialiased). A tower with `input_from` gets the other one's input, shrunk.
         """
         vision, frame = self.settings.vision, image_frame(image)
         warp = Warp.identity(frame)
@@ -162,7 +177,7 @@ class ParfocalProcessor:
         for tower in vision.towers:
             canvas = image
             if vision.resize == "pad" and image.width != image.height:
-                canvas = _pad_square(image, tower.image_mean)
+                canvas = _pad_square(image, tower.image_mean, vision.pad_rounding)
             side = tower.image_size
             if canvas.size != (side, side):
                 canvas = canvas.resize((side, side), Image.Resampling.BICUBIC)
@@ -171,6 +186,10 @@ class ParfocalProcessor:
                 torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std)
             )
             tensors.append((values - mean) / std)
+        for index, tower in enumerate(vision.towers):
+            if tower.input_from is not None:
+                source, side = tensors[tower.input_from][None], tower.image_size
+                tensors[index] = interpolate(source, (side, side), mode="bilinear")[0]
         return tensors, warp.then(Warp.to_unit(warp.target))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
@@ -201,22 +220,31 @@ class ParfocalProcessor:
         regions: Sequence[Boxes],
         warps: Sequence[Warp],
         history: Sequence[Sequence[tuple[str, str]]] | None = None,
+        pictures: Sequence[int] | None = None,
     ) -> TextBatch:
         """Tokenise questions for generation, left-padded.
 
         Args:
             questions: one a row.
-            regions: the user's boxes of each row, image pixels.
-            warps: of each row, from `pixel_values`.
+            regions: the user's boxes of each picture, in its pixels.
+            warps: of each picture, from `pixel_values`.
             history: earlier (question, answer) strings of each row, already in the dialect.
+            pictures: number of pictures of each row, in order: 0 for text alone, several for
+                frames; None: one each. A question speaks of the boxes of its first picture.
         """
-        rows = []
+        rows, start = [], 0
         for index, question in enumerate(questions):
-            ids = self.prefix_ids()
-            for asked, answered in history[index] if history else ():
-                ids += self._question_ids(asked) + self._ids(answered + self.settings.template.end)
-            asking = self.render_question(question, regions[index], warps[index])
-            rows.append(ids + self._question_ids(asking))
+            count = 1 if pictures is None else pictures[index]
+            own, warp = _NO_BOXES, Warp.identity(_NO_BOXES.frame)
+            if count:
+                own, warp = regions[start], warps[start]
+            start += count
+            ids, earlier = self.prefix_ids(count), history[index] if history else ()
+            for number, (asked, answered) in enumerate(earlier):
+                said, after = self._answer_ids(answered)
+                ids += self._question_ids(asked, number, count) + said + after
+            asking = self.render_question(question, own, warp)
+            rows.append(ids + self._question_ids(asking, len(earlier), count))
         width = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
@@ -244,14 +272,23 @@ class ParfocalProcessor:
                     )
         return self.dialect.render(question, self.view(regions.frame, warp, regions))
 
-    def prefix_ids(self) -> list[int]:
-        """Return the tokens every conversation starts with: opening, image tokens, region slots."""
+    def prefix_ids(self, pictures: int = 1) -> list[int]:
+        """Return the tokens a conversation starts with: opening, image tokens, region slots.
+
+        Args:
+            pictures: how many, one after the other with their slots; without any, only the
+                tokenizer's start token is left, where the template has it.
+        """
         settings, ids = self.settings, self.settings.token_ids
-        row = self._ids(settings.template.opening) + [ids.image] * settings.num_image_tokens
-        row += self._ids(settings.template.between)
+        row = [] if settings.template.bos == "none" else self._bos()
+        if not pictures:
+            return row
+        row += self._ids(settings.template.opening)
+        between, slots = self._ids(settings.template.between), []
         for slot in range(settings.num_slots):
-            name = [] if settings.layout == "summed" else [ids.first_region + slot]
-            row += [*name, ids.region]
+            name = [ids.first_region + slot] if settings.layout == "interleaved" else []
+            slots += [*name, ids.region]
+        row += ([ids.image] * settings.num_image_tokens + between + slots) * pictures
         return row + self._ids(settings.template.ready)
 
     def unit_boxes(self, boxes: Sequence[Boxes], warps: Sequence[Warp]) -> tuple[Tensor, Tensor]:
@@ -269,17 +306,26 @@ class ParfocalProcessor:
         mask = torch.zeros(len(boxes), width, dtype=torch.bool)
         for index, (row, warp) in enumerate(zip(boxes, warps, strict=True)):
             if len(row):
-                values[index, : len(row)] = torch.from_numpy(warp.apply(row).cxcywh).float()
+                unit = warp.apply(row)
+                if self.settings.vision.whole_pixel_boxes:
+                    unit = self._whole_pixels(unit)
+                values[index, : len(row)] = torch.from_numpy(unit.cxcywh).float()
                 mask[index, : len(row)] = True
         return values, mask
+
+    def _whole_pixels(self, unit: Boxes) -> Boxes:
+        """Round boxes in the unit frame to pixels of the level tower's input, half to even."""
+        side = self.settings.vision.level_tower.image_size
+        return Boxes(np.clip(np.rint(unit.xyxy * side), 0, side) / side, unit.frame)
 
     # training
 
     def pack(self, samples: Sequence[Sample], warps: Sequence[Warp]) -> TextBatch:
         """Tokenise every sample as one row: the shared prefix, then each question with its answer.
 
-        Turns do not see each other; `parfocal.models.packing` makes the mask. Boxes of answers
-        become `<ground_box>`.
+        Turns do not see each other, unless the template's packing is a sequence;
+        `parfocal.models.packing` makes the mask. Boxes of answers become `<ground_box>`. A sample
+        without a picture is a row of text.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer.
@@ -307,7 +353,8 @@ class ParfocalProcessor:
     def _packed_row(
         self, sample: Sample, warp: Warp
     ) -> tuple[list[int], list[int], list[int], Boxes]:
-        ids = self.prefix_ids()
+        template, pictures = self.settings.template, min(1, len(sample.images))
+        ids = self.prefix_ids(pictures)
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
         frame = sample.regions.frame
         view, ground = self.view(frame, warp), [Boxes.empty(frame)]
@@ -323,10 +370,14 @@ class ParfocalProcessor:
                     f"sample {sample.id!r}, turn {number}: "
                     "expected a user's turn and an assistant's after it."
                 )
-            asked = self._question_ids(self.dialect.render(question.text, view))
-            said = self._ids(self.dialect.render(answer.text, view) + self.settings.template.end)
-            ids, labels = ids + asked + said, labels + [IGNORED] * len(asked) + said
-            turn += [number // 2 + 1] * (len(asked) + len(said))
+            asked = self._question_ids(
+                self.dialect.render(question.text, view), number // 2, pictures
+            )
+            said, after = self._answer_ids(self.dialect.render(answer.text, view))
+            ids += asked + said + after
+            labels += [IGNORED] * len(asked) + said + [IGNORED] * len(after)
+            place = number // 2 + 1 if template.packing == "parallel" else 1
+            turn += [place] * (len(asked) + len(said) + len(after))
             phrases = (*question.text.phrases, *answer.text.phrases)
             ground += [
                 phrase.boxes.replace(scores=None, labels=None)
@@ -350,14 +401,37 @@ class ParfocalProcessor:
         )
         text = raw[0] if isinstance(raw, list) else raw
         tokenizer = self.tokenizer
-        for mark in (self.settings.template.end, tokenizer.eos_token, tokenizer.pad_token):
+        template = self.settings.template
+        for mark in (template.end, *template.stops, tokenizer.eos_token, tokenizer.pad_token):
             if mark:
                 text = text.split(mark, 1)[0]
         return text
 
-    def _question_ids(self, text: str) -> list[int]:
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer: the tokenizer's end, and the template's where one token."""
+        template, end = self.settings.template, self.tokenizer.eos_token_id
+        single = [
+            ids[0] for ids in map(self._ids, (template.end, *template.stops)) if len(ids) == 1
+        ]
+        return list(dict.fromkeys(([] if end is None else [end]) + single))
+
+    def _question_ids(self, text: str, number: int = 0, pictures: int = 1) -> list[int]:
+        """Tokenise question `number` of a conversation, counting from 0."""
+        template, user = self.settings.template, self.settings.template.user
+        if number == 0 and pictures and template.first is not None:
+            user = template.first
+        start = self._bos() if number and template.bos == "turns" else []
+        return start + self._ids(user + text + template.turn_end + template.assistant)
+
+    def _answer_ids(self, text: str) -> tuple[list[int], list[int]]:
+        """Return an answer with its end, and what stands between it and the next question."""
         template = self.settings.template
-        return self._ids(template.user + text + template.turn_end + template.assistant)
+        return self._ids(text + template.end), self._ids(template.separator)
+
+    def _bos(self) -> list[int]:
+        token = self.tokenizer.bos_token_id
+        return [] if token is None else [token]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
@@ -398,6 +472,7 @@ class ParfocalProcessor:
 
 
 _ALLOWED_IN_QUESTIONS = ("[grounding]",)
+_NO_BOXES = Boxes.empty(Frame("image", 1, 1))  # of a row without a picture
 
 
 def build_processor(
@@ -422,7 +497,7 @@ def build_processor(
             "the config's token_ids.image is not set; add '<image>' to the tokenizer and take the "
             "ids with token_ids_of(tokenizer)."
         )
-    slots = config.proposer.max_regions if config.regions.kind != "none" else 0
+    slots = config.proposer.max_regions if config.regions.in_text else 0
     settings = ProcessorSettings(
         vision=config.vision,
         dialect=config.dialect,
@@ -448,9 +523,9 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
 
 
-def _pad_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:
     """Centre the picture on a square of the mean colour, at the offsets of `Warp.pad_to_square`."""
-    side = max(image.size)
-    canvas = Image.new("RGB", (side, side), tuple(round(255 * value) for value in mean))
+    side, whole = max(image.size), round if rounding == "nearest" else int
+    canvas = Image.new("RGB", (side, side), tuple(whole(255 * value) for value in mean))
     canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return canvas

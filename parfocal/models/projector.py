@@ -35,6 +35,14 @@ def merge_tokens(tokens: Tensor, merge: int) -> Tensor:
     return torch.cat(views, dim=1).flatten(2).transpose(1, 2)
 
 
+def mlp(channels: int, width: int, depth: int) -> nn.Sequential:
+    """Return `depth` linear layers from `channels` to `width` with GELU between them."""
+    layers: list[nn.Module] = [nn.Linear(channels, width)]
+    for _ in range(depth - 1):
+        layers += [nn.GELU(), nn.Linear(width, width)]
+    return nn.Sequential(*layers)
+
+
 class ScaledNorm(nn.Module):
     """Layer norm whose gain starts at the scale of token embeddings: features drown no words."""
 
@@ -67,10 +75,12 @@ class Projector(nn.Module):
         self.merge = config.merge
         self.num_tokens = (grid // config.merge) ** 2
         channels = in_channels * config.merge**2
-        layers: list[nn.Module] = [nn.Linear(channels, width)]
-        for _ in range(config.depth - 1):
-            layers += [nn.GELU(), nn.Linear(width, width)]
-        self.layers = nn.Sequential(*layers)
+        if config.depth == 0 and channels != width:
+            raise ConfigError(
+                f"projector.depth is 0 but tokens have {channels} channels and the language model "
+                f"a width of {width}; give it layers, or fuse with a resampler."
+            )
+        self.layers = mlp(channels, width, config.depth) if config.depth else nn.Sequential()
         self.norm = ScaledNorm(width) if config.norm else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:

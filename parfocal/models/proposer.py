@@ -15,7 +15,8 @@ from torchvision.ops import box_convert, box_iou, nms
 
 from parfocal.errors import ShapeError
 from parfocal.models.config import ProposerConfig
-from parfocal.models.deformable_detr import DeformableDetrProposer, DetrSettings
+from parfocal.models.deformable_detr import DeformableDetrProposer
+from parfocal.models.detr_settings import DetrSettings
 
 
 @dataclass
@@ -119,17 +120,20 @@ class DetrProposer(nn.Module):
         super().__init__()
         settings = DetrSettings(
             in_channels=tuple(in_channels),
-            input_kind="levels",
-            num_levels=len(in_channels),
+            input_kind="single_map_pyramid" if config.pyramid_levels else "levels",
+            num_levels=config.pyramid_levels or len(in_channels),
             hidden_size=config.hidden_size,
             num_encoder_layers=config.encoder_layers,
             num_decoder_layers=config.decoder_layers,
             num_heads=config.heads,
             ffn_size=config.ffn_size,
             num_points=config.points,
+            decoder_heads=config.decoder_heads,
+            decoder_ffn_size=config.decoder_ffn_size,
+            decoder_points=config.decoder_points,
             num_queries=config.queries,
             dropout=config.dropout,
-            box_head_size=config.hidden_size,
+            box_head_size=config.box_head_size or config.hidden_size,
             score_heads=config.score_heads,
             score_exponents=config.score_exponents,
         )
@@ -159,8 +163,9 @@ def select_regions(
 ) -> Regions:
     """Fill the region slots: all user boxes in their order, then the best proposals.
 
-    These stand in the order that `config.order` names. A proposal is kept when its score is above `score_threshold` and no user box and no better
-    proposal overlaps it by more than `nms_threshold`.
+    A proposal is kept when its score is above `score_threshold` and no user box and no better
+    proposal overlaps it by more than `nms_threshold`. Proposals stand in the order that
+    `config.order` names.
 
     Args:
         candidates: what the proposer suggests; None for models without one.
@@ -171,9 +176,9 @@ def select_regions(
     Raises:
         ShapeError: if an image has more user boxes than slots.
 
-    Source: Groma, section 3.2 (suppression, threshold, cap).
+    Source: Groma, section 3.2 (suppression, threshold, cap); official model/groma.py.
     Deviates: official code also suppresses user boxes and shuffles the result; ours keeps every
-    user box and has a fixed order.
+    user box and has a fixed order. tests/parity/test_groma.py injects the official order.
     """
     batch, slots = user_boxes.shape[0], config.max_regions
     boxes = user_boxes.new_zeros(batch, slots, 4)
@@ -189,6 +194,8 @@ def select_regions(
         if candidates is not None:
             found, found_scores = candidates.boxes[row], candidates.scores[row]
             extra = _keep(found, found_scores, own, config)[: slots - len(own)]
+            if config.keep_best and len(own) + len(extra) == 0:
+                extra = found_scores.argmax()[None]
             if config.order == "left_to_right":
                 extra = extra[found[extra, 0].argsort(stable=True)]
             kept = torch.cat((own, found[extra].to(own)))
@@ -197,6 +204,30 @@ def select_regions(
         scores[row, : len(kept)] = kept_scores
         mask[row, : len(kept)] = True
     return Regions(boxes, scores, mask)
+
+
+def offer_ground_boxes(
+    candidates: Candidates, boxes: Tensor, mask: Tensor, score: float
+) -> Candidates:
+    """Add the boxes of answers to the proposals, so that training can name what was missed.
+
+    Args:
+        candidates: what the proposer suggests.
+        boxes: float[B, G, 4], cxcywh, unit frame, padded.
+        mask: bool[B, G], False in padding, which no threshold lets pass.
+        score: of every added box; a better proposal of the same place suppresses it.
+
+    Returns:
+        New candidates with K + G boxes.
+
+    Source: Groma, official model/groma.py (score 0.2). Deviates: no.
+    """
+    scores = torch.where(mask, score, 0.0).to(candidates.scores)
+    return Candidates(
+        torch.cat((candidates.boxes, boxes.to(candidates.boxes)), dim=1),
+        torch.cat((candidates.scores, scores), dim=1),
+        candidates.training,
+    )
 
 
 def _keep(boxes: Tensor, scores: Tensor, own: Tensor, config: ProposerConfig) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, normalize
 from torchvision.ops import box_convert, roi_align
 
 from parfocal.models.config import RegionsConfig
+from parfocal.models.multiscale_mean import MultiscaleMean
 from parfocal.models.projector import ScaledNorm
 from parfocal.models.proposer import Regions
 
@@ -22,8 +23,9 @@ class MultilevelRoi(nn.Module):
     """Cross-level fusion, RoIAlign on every level, a linear map over the grid, the box's position.
 
     Source: Groma, section 3.2; official groma/model/roi_align.py.
-    Deviates: boxes reach RoIAlign as corners in true level scale; `context`, `norm` and the level
-    settings are ours.
+    Deviates: unless `roi_boxes`, `roi_canvas` and `roi_strides` say otherwise, boxes reach RoIAlign
+    as corners in true level scale (the official code gives it centres and sizes, at half the true
+    strides); `context`, `norm` and the level settings are ours.
     """
 
     def __init__(self, config: RegionsConfig, channels: Sequence[int], width: int) -> None:
@@ -36,10 +38,10 @@ class MultilevelRoi(nn.Module):
         self.pool = nn.ModuleList([nn.Conv2d(level, base, 3, padding=1) for level in inputs])
         self.flatten = nn.Linear(base * config.roi_size**2, hidden)
         self.position = nn.Sequential(
-            nn.Linear(4, 256),
+            nn.Linear(4, config.position_size),
             nn.ReLU(),
-            nn.LayerNorm(256),
-            nn.Linear(256, hidden),
+            nn.LayerNorm(config.position_size),
+            nn.Linear(config.position_size, hidden),
             nn.ReLU(),
             nn.LayerNorm(hidden),
         )
@@ -51,29 +53,51 @@ class MultilevelRoi(nn.Module):
         self.lift = nn.Linear(hidden, width)
         self.norm = ScaledNorm(width) if config.norm else nn.Identity()
 
-    def appearance(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Describe what is inside each box, whatever the other boxes are.
+    def prepare(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps that `appearance` reads: what depends on the picture alone, done once.
 
         Args:
             levels: float[B, C_l, G_l, G_l] each, fine to coarse.
+        """
+        used = list(levels[: self.num_levels])
+        return used if self.fuse is None else self.fuse(used)
+
+    def appearance(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """Describe what is inside each box, whatever the other boxes are.
+
+        Args:
+            maps: from `prepare`.
             boxes: float[B, R, 4], cxcywh, unit frame.
 
         Returns:
             float[B, R, H].
         """
-        maps = list(levels[: self.num_levels])
-        if self.fuse is not None:
-            maps = self.fuse(maps)
-        corners = box_convert(boxes.float(), "cxcywh", "xyxy")
         batch, slots = boxes.shape[:2]
-        index = torch.arange(batch, device=boxes.device, dtype=torch.float32)
-        owner = index.repeat_interleave(slots)[:, None]
-        size, pooled = self.config.roi_size, 0
-        for conv, level in zip(self.pool, maps, strict=True):
-            rois = torch.cat((owner, corners.flatten(0, 1) * level.shape[-1]), dim=1)
-            cells = roi_align(level.float(), rois, size, sampling_ratio=2, aligned=True)
-            pooled = pooled + conv(cells.to(level.dtype))
+        pooled: Tensor | int = 0
+        for index, (conv, level) in enumerate(zip(self.pool, maps[: self.num_levels], strict=True)):
+            pooled = pooled + conv(self.cells(level, boxes, index).to(level.dtype))
         return self.flatten(torch.relu(pooled).flatten(1)).view(batch, slots, -1)
+
+    def cells(self, level: Tensor, boxes: Tensor, index: int) -> Tensor:
+        """Sample a grid inside each box: float32[B * R, C, roi_size, roi_size].
+
+        Args:
+            level: float[B, C, G, G], the map of level `index`.
+            boxes: float[B, R, 4], cxcywh, unit frame.
+            index: of the level.
+        """
+        config, (batch, slots) = self.config, boxes.shape[:2]
+        sides = boxes.float().flatten(0, 1)
+        if config.roi_boxes == "corners":
+            sides = box_convert(sides, "cxcywh", "xyxy")
+        canvas, stride = level.shape[-1], 1.0
+        if config.roi_canvas:
+            canvas, stride = config.roi_canvas, config.roi_strides[index]
+        image = torch.arange(batch, device=boxes.device, dtype=torch.float32)
+        rois = torch.cat((image.repeat_interleave(slots)[:, None], sides * canvas), dim=1)
+        return roi_align(
+            level.float(), rois, config.roi_size, 1 / stride, sampling_ratio=2, aligned=True
+        )
 
     def describe(self, appearance: Tensor, regions: Regions) -> Tensor:
         """Add position and context to appearance and lift it to the language model's width.
@@ -91,8 +115,8 @@ class MultilevelRoi(nn.Module):
         return self.norm(self.lift(hidden)) * regions.mask[..., None]
 
     def forward(self, levels: Sequence[Tensor], regions: Regions) -> Tensor:
-        """Encode every slot, float[B, R, D]."""
-        return self.describe(self.appearance(levels, regions.boxes), regions)
+        """Encode every slot from the levels themselves, float[B, R, D]."""
+        return self.describe(self.appearance(self.prepare(levels), regions.boxes), regions)
 
 
 class LevelFusion(nn.Module):
@@ -109,7 +133,7 @@ class LevelFusion(nn.Module):
         self.scales, self.coordinates = config.level_scales, config.coordinate_channels
         self.quarter = base // 4
         self.inputs = nn.ModuleList([nn.Conv2d(level + extra, base, 1) for level in channels])
-        groups = 64 if base % 64 == 0 else 8
+        groups = config.norm_groups or (64 if base % 64 == 0 else 8)
         self.rounds = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(base, base, 3, padding=1, bias=False),
@@ -225,11 +249,14 @@ class RankContext(nn.Module):
         return (1 - (counts.clamp(max=self.bins)[..., None] - steps).abs()).clamp(min=0)
 
 
-REGION_ENCODERS = {"multilevel_roi": MultilevelRoi}
+REGION_ENCODERS: dict[str, type[MultilevelRoi] | type[MultiscaleMean]] = {
+    "multilevel_roi": MultilevelRoi,
+    "multiscale_mean": MultiscaleMean,
+}
 
 
 def build_regions(
     config: RegionsConfig, channels: Sequence[int], width: int
-) -> MultilevelRoi | None:
+) -> MultilevelRoi | MultiscaleMean | None:
     """Build the region encoder that `config.kind` names; None for 'none'."""
     return None if config.kind == "none" else REGION_ENCODERS[config.kind](config, channels, width)

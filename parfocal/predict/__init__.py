@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from parfocal.predict.answer import Answer
     from parfocal.predict.chat import Chat
     from parfocal.predict.loading import load
-    from parfocal.predict.predictor import BoxesLike, Picture, Predictor
+    from parfocal.predict.predictor import Predictor
+    from parfocal.predict.protocol import AnyPredictor, BoxesLike, Picture
 
 _HOMES = {
+    "AnyPredictor": "parfocal.predict.protocol",
     "Answer": "parfocal.predict.answer",
     "Chat": "parfocal.predict.chat",
     "Predictor": "parfocal.predict.predictor",
     "load": "parfocal.predict.loading",
 }
 
-__all__ = ["Answer", "Chat", "Predictor", "ask", "load"]
+__all__ = ["Answer", "AnyPredictor", "Chat", "Predictor", "ask", "load"]
 
 
 def ask(

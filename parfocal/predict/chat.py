@@ -12,9 +12,11 @@ from parfocal.dialects.grounded import GroundedText, RegionRef
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
+from parfocal.predict.asking import read_boxes, read_question
 
 if TYPE_CHECKING:
-    from parfocal.predict.predictor import BoxesLike, Predictor
+    from parfocal.predict.predictor import Predictor
+    from parfocal.predict.protocol import BoxesLike
 
 
 @dataclass
@@ -44,14 +46,14 @@ class Chat:
             answer = predictor.ask(self.image, question, boxes, **options)
         else:
             scene = predictor._see([self.image])
-            new = predictor._boxes(self.image, boxes)
+            new = read_boxes(self.image, boxes)
             known = sum(len(earlier) for earlier in self.regions)
             own = Boxes.concat([*self.regions, new])
-            asked = _shifted(predictor._question(question, new), known)
+            asked = _shifted(read_question(question, len(new)), known)
             before = self._history(scene.warp(0), predictor._regions(scene, own))
             answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
         self.answers.append(answer)
-        self.regions.append(predictor._boxes(self.image, boxes))
+        self.regions.append(read_boxes(self.image, boxes))
         return answer
 
     def _history(self, warp: Warp, regions: Boxes) -> list[tuple[str, str]]:

@@ -12,9 +12,14 @@ import torch
 from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError, ConfigError
+from parfocal.models.checkpoints import official
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import FILE_NAME, ParfocalProcessor
+from parfocal.predict.answer import Answer
+from parfocal.predict.peers import PEERS, load_peer, model_type_of
+from parfocal.predict.peers.files import fetch, is_hub_id
 from parfocal.predict.predictor import Predictor
+from parfocal.predict.protocol import AnyPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +29,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def load(
     model: str | Path = "mini", device: str = "auto", dtype: str | torch.dtype = "auto"
-) -> Predictor:
+) -> AnyPredictor:
     """Load a model and its processor.
 
     Args:
-        model: `mini`, or a folder that `save_pretrained` wrote.
+        model: `mini`; a folder that `save_pretrained` wrote, of this package or of a family in
+            `PEERS`; an official folder of Groma or MG-LLaVA, converted on the way (with options,
+            and once for all, by `parfocal convert`); or the hub id of such a checkpoint, downloaded
+            unless it is in the local cache.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
 
@@ -42,7 +50,11 @@ def load(
     folder = model_folder(model)
     where = _device(device)
     kind = _dtype(dtype, where)
+    if model_type_of(folder) not in PEERS and official.recognise(folder) is not None:
+        return _load_official(folder, str(model), where, kind)
     _refuse_remote_code(folder)
+    if model_type_of(folder) in PEERS:
+        return load_peer(folder, str(model), where, kind)
     processor = ParfocalProcessor.from_pretrained(folder)
     try:
         loaded, report = ParfocalForConditionalGeneration.from_pretrained(
@@ -65,17 +77,45 @@ def model_folder(model: str | Path) -> Path:
         return Path(str(resources.files("parfocal"))) / "weights" / str(model)
     folder = Path(model).expanduser()
     if not folder.is_dir():
+        if not is_hub_id(str(model)):
+            raise CheckpointError(
+                f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) "
+                "nor a folder here, nor a hub id (owner/name)."
+            )
+        folder = fetch(str(model))
+    known = model_type_of(folder) in PEERS or official.recognise(folder) is not None
+    if not known and not (folder / FILE_NAME).is_file():
         raise CheckpointError(
-            f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) nor a "
-            "folder here. Hub models are not fetched on their own; download one first and give its "
-            "folder."
-        )
-    if not (folder / FILE_NAME).is_file():
-        raise CheckpointError(
-            f"{folder} holds no {FILE_NAME}; "
-            "give a folder that ParfocalProcessor.save_pretrained wrote to."
+            f"{folder} holds no {FILE_NAME}; give a folder that ParfocalProcessor.save_pretrained "
+            f"wrote to, or one whose config.json has a model_type of {', '.join(PEERS)}."
         )
     return folder
+
+
+def _load_official(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Predictor:
+    """Convert an official folder in memory."""
+    made = official.read_official(folder)
+    loaded, report = ParfocalForConditionalGeneration.from_pretrained(
+        None,
+        config=made.config,
+        state_dict=made.state,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    _refuse_gaps(folder, report)
+    kind = _DetectorOnly if made.detector_only else Predictor
+    return kind(loaded.to(device), made.processor, name)
+
+
+class _DetectorOnly(Predictor):
+    """Proposes boxes; its language model is a dummy, so it answers nothing."""
+
+    def _answer(self, *args: Any, **options: Any) -> list[Answer]:
+        raise ConfigError(
+            f"{self.name} holds Groma's detector only, which can propose boxes and not answer. Use "
+            "a later checkpoint, or join a language model and train on: `parfocal convert "
+            f"{self.name} DST --text lmsys/vicuna-7b-v1.5`."
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -111,12 +151,13 @@ def _refuse_remote_code(folder: Path) -> None:
         raise CheckpointError(f"{path} is not JSON ({err}); copy the folder again.") from err
     if "auto_map" in config:
         raise CheckpointError(
-            f"{path} asks for code of its own (auto_map); parfocal never runs a model's code."
+            f"{path} asks for code of its own (auto_map); parfocal never runs a model's code. "
+            "Many such models are also published in the format of Transformers itself."
         )
-    if config.get("model_type") != "parfocal":
+    if config.get("model_type") not in ("parfocal", *PEERS):
         raise CheckpointError(
             f"{path} is of model_type {config.get('model_type')!r}; "
-            "this loads models of type 'parfocal'."
+            f"this loads models of type 'parfocal', {', '.join(PEERS)}."
         )
 
 

@@ -6,11 +6,9 @@ what N singles give. Boxes go in and come out in pixels of the picture that was 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,21 +19,25 @@ from transformers import LogitsProcessorList
 from transformers.generation import BaseStreamer
 
 from parfocal.boxes import Boxes, Warp
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
-from parfocal.errors import DataError, FrameError
+from parfocal.dialects.grounded import GroundedText
+from parfocal.errors import DataError
 from parfocal.images import image_frame, load_image
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor, TextBatch
 from parfocal.models.proposer import Regions
 from parfocal.predict.answer import Answer
+from parfocal.predict.asking import (
+    check_lengths,
+    name_bare_boxes,
+    read_boxes,
+    read_phrase,
+    read_question,
+)
 from parfocal.predict.chat import Chat
-
-Picture = str | Path | bytes | PIL.Image.Image | np.ndarray
-BoxesLike = Boxes | Sequence[Sequence[float]] | None
+from parfocal.predict.protocol import BoxesLike, Picture
 
 MAX_NEW_TOKENS = 192
-_REFERENCE = re.compile(r"\[region (\d+)\]")
 
 
 @dataclass
@@ -143,11 +145,13 @@ class Predictor:
 
         A picture that is given several times (the same object) is encoded once.
         """
-        _same_length(images=images, questions=questions, boxes=images if boxes is None else boxes)
+        check_lengths(images=images, questions=questions, boxes=images if boxes is None else boxes)
         scene = self._see(images)
         given = boxes or [None] * len(images)
-        regions = [self._boxes(scene.image(row), own) for row, own in enumerate(given)]
-        asked = [self._question(*pair) for pair in zip(questions, regions, strict=True)]
+        regions = [read_boxes(scene.image(row), own) for row, own in enumerate(given)]
+        asked = [
+            read_question(text, len(own)) for text, own in zip(questions, regions, strict=True)
+        ]
         return self._answer(scene, asked, regions, **options)
 
     def locate_batch(
@@ -159,22 +163,22 @@ class Predictor:
         **options: Any,
     ) -> list[Answer]:
         """Find one phrase a picture; see `locate`."""
-        _same_length(images=images, phrases=phrases)
+        check_lengths(images=images, phrases=phrases)
         dialect = self.processor.dialect
         write = dialect.locate_all if all else dialect.locate
-        names = [_phrase(phrase) for phrase in phrases]
+        names = [read_phrase(phrase) for phrase in phrases]
         questions = [write(name) for name in names]
         scene = self._see(images)
-        regions = [self._boxes(scene.image(row), None) for row in range(len(images))]
+        regions = [read_boxes(scene.image(row), None) for row in range(len(images))]
         answers = self._answer(
             scene, questions, regions, unique=True, expects_boxes=True, **options
         )
-        return [_named(answer, name) for answer, name in zip(answers, names, strict=True)]
+        return [name_bare_boxes(answer, name) for answer, name in zip(answers, names, strict=True)]
 
     def describe_batch(self, images: Sequence[Picture], **options: Any) -> list[Answer]:
         """Describe whole pictures with grounded phrases."""
         scene = self._see(images)
-        regions = [self._boxes(scene.image(row), None) for row in range(len(images))]
+        regions = [read_boxes(scene.image(row), None) for row in range(len(images))]
         questions = [self.processor.dialect.describe()] * len(images)
         return self._answer(scene, questions, regions, unique=True, **options)
 
@@ -182,11 +186,11 @@ class Predictor:
         self, images: Sequence[Picture], boxes: Sequence[BoxesLike], **options: Any
     ) -> list[list[Answer]]:
         """Describe every box of every picture: k boxes in, k answers out, in order."""
-        _same_length(images=images, boxes=boxes)
+        check_lengths(images=images, boxes=boxes)
         scene, slots = self._see(images), max(1, self.model.num_slots)
         owners, questions, regions = [], [], []
         for row in range(len(images)):
-            own = self._boxes(scene.image(row), boxes[row])
+            own = read_boxes(scene.image(row), boxes[row])
             for start in range(0, len(own), slots):  # more boxes than slots: ask in parts
                 part = own[start : start + slots]
                 for index in range(len(part)):
@@ -326,17 +330,19 @@ class Predictor:
         output = model.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            image_features=features.image,
+            image_features=model.image_tokens(features, regions),
             logits_processor=processors,
             return_dict_in_generate=True,
             output_scores=True,
             streamer=streamer,
             pad_token_id=self.processor.tokenizer.pad_token_id,
-            eos_token_id=self.processor.tokenizer.eos_token_id,
+            eos_token_id=self.processor.stop_ids,
             **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
         )
         tokens = output.sequences[:, input_ids.shape[1] :]
-        return tokens, self._confidence(tokens, output, regions) if regions is not None else None
+        if regions is None or model.config.token_ids.first_region < 0:
+            return tokens, None  # a family that names no regions
+        return tokens, self._confidence(tokens, output, regions)
 
     def _confidence(self, tokens: Tensor, output: Any, regions: Regions) -> Tensor:
         """Weigh the slots' scores by the probability of their names where they were first named.
@@ -370,76 +376,5 @@ class Predictor:
         boxes = Boxes.from_cxcywh(centred, warp.target, scores=values)
         return warp.inverse().apply(boxes).clip()
 
-    def _question(self, question: str | GroundedText, boxes: Boxes) -> GroundedText:
-        """Turn `[region k]` into references, and refer to boxes that the words do not name."""
-        if isinstance(question, GroundedText):
-            return question
-        if not question.strip():
-            raise DataError(
-                "the question is empty; ask something, such as 'What is in the picture?'."
-            )
-        pieces = _REFERENCE.split(question.strip())
-        spans: list[Any] = []
-        for index, piece in enumerate(pieces):
-            spans.append(RegionRef(int(piece)) if index % 2 else piece)
-        named = {span.index for span in spans if isinstance(span, RegionRef)}
-        beyond = [index for index in named if index >= len(boxes)]
-        if beyond:
-            raise FrameError(
-                f"the question names [region {beyond[0]}] but {len(boxes)} boxes were given; "
-                "they count from 0."
-            )
-        for index in range(len(boxes)):
-            if index not in named:
-                spans += [" ", RegionRef(index)]
-        return GroundedText.of(*[span for span in spans if span != ""])
-
-    def _boxes(self, image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
-        """Return the user's boxes in the picture's frame; FrameError unless all lie inside it."""
-        frame = image_frame(image)
-        if boxes is None:
-            return Boxes.empty(frame)
-        if not isinstance(boxes, Boxes):
-            boxes = Boxes(boxes, frame) if len(boxes) else Boxes.empty(frame)
-        if boxes.frame != frame:
-            raise FrameError(
-                f"boxes are in frame {boxes.frame}, the picture is {frame}; "
-                "give pixels of the picture itself."
-            )
-        inside = boxes.clip()
-        moved = np.abs(inside.xyxy - boxes.xyxy).max(axis=1)
-        outside = np.flatnonzero((inside.area <= 0) | (moved > 1.0))
-        if len(outside):
-            row = boxes.xyxy[outside[0]].tolist()
-            raise FrameError(
-                f"box {int(outside[0])} {row} is empty or not inside the picture "
-                f"({image.width}x{image.height}). Give x1, y1, x2, y2 in pixels of the picture."
-            )
-        return inside
-
     def _float(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, self.model.dtype)
-
-
-def _named(answer: Answer, phrase: str) -> Answer:
-    """Give bare boxes (and a bare "none") the words that were asked for."""
-    spans: list[Span] = []
-    for span in answer.text.spans:
-        if isinstance(span, Phrase) and not span.text:
-            span = Phrase(phrase, span.boxes)
-        elif isinstance(span, Nothing) and not span.phrase:
-            span = Nothing(phrase)
-        spans.append(span)
-    return replace(answer, text=GroundedText(tuple(spans)))
-
-
-def _phrase(phrase: str) -> str:
-    if not phrase.strip():
-        raise DataError("the phrase to locate is empty; name something, such as 'the red apple'.")
-    return phrase.strip()
-
-
-def _same_length(**columns: Sequence[Any]) -> None:
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) != 1:
-        raise DataError(f"a batch needs as many of each, got {lengths}.")

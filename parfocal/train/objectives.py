@@ -70,7 +70,7 @@ class DetectionObjective(nn.Module):
             labels: int[B, N], kinds.
         """
         features = self.model.vision(pixel_values)
-        candidates = self.model.proposer(features.levels)
+        candidates = self.model.proposer(features.proposer)
         if isinstance(candidates.training, DenseOutput):
             terms = dense_terms(candidates.training, boxes, mask)
         else:
@@ -100,7 +100,8 @@ class DetectionObjective(nn.Module):
         self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         imprecise = jittered(boxes, self.jitter)
-        appearance = self.model.regions.appearance(levels, imprecise)  # [B, N, H]
+        maps = self.model.regions.prepare(levels)
+        appearance = self.model.regions.appearance(maps, imprecise)  # [B, N, H]
         live, kinds = appearance[mask], labels[mask]
         logits = self.region_kind(live).float()
         terms = {"region_kind": mean_cross_entropy(logits, kinds)}
@@ -227,7 +228,9 @@ class LanguageObjective(nn.Module):
         live = model.live_mask(input_ids, text.attention_mask, regions.mask)
         allowed, positions = packed_attention(text.turn, live)
         hidden = model.text.base_model(
-            inputs_embeds=model.embed(input_ids, features.image, regions.features),
+            inputs_embeds=model.embed(
+                input_ids, model.image_tokens(features, regions), regions.features
+            ),
             position_ids=positions,
             attention_mask=additive(allowed, torch.float32),
             use_cache=False,

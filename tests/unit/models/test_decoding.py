@@ -55,3 +55,8 @@ def test_beams_of_a_row_share_its_regions_and_keep_their_own_names():
     said = torch.tensor([[0, 3], [0, 4], [0, 0], [0, 5], [0, 6], [0, 1]])  # 2 rows x 3 beams
     found = LiveRegions(FIRST, MASK, 1, unique=True)(said, torch.zeros(6, VOCABULARY))
     assert barred(found) == [[3, 5, 6], [4, 5, 6], [5, 6], [5], [6], []]
+
+
+def test_without_names_nothing_is_forbidden():
+    scores = torch.zeros(2, VOCABULARY)
+    assert LiveRegions(-1, MASK, 1)(torch.zeros(2, 1, dtype=torch.long), scores) is scores

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from parfocal.errors import ConfigError, ShapeError
-from parfocal.models.deformable_detr import (
+from parfocal.models.deformable_attention import (
     DeformableAttention,
-    DeformableDetrProposer,
-    DetrSettings,
     initial_token_boxes,
     inverse_sigmoid,
     sine_features,
 )
+from parfocal.models.deformable_detr import DeformableDetrProposer
+from parfocal.models.detr_settings import DetrSettings
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "groma"
 OFFICIAL = runpy.run_path(str(FIXTURE / "official_detector.py"))
@@ -261,7 +261,7 @@ class TestDeformableAttention:
     @staticmethod
     def pointing(offset_xy: tuple[float, float]) -> DeformableAttention:
         settings = dataclasses.replace(TINY, hidden_size=4, num_heads=1, num_points=1)
-        attention = DeformableAttention(settings)
+        attention = DeformableAttention(settings.encoder)
         attention.reset_parameters()
         with torch.no_grad():
             attention.offsets.bias.copy_(torch.tensor(offset_xy))

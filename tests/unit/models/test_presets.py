@@ -23,6 +23,7 @@ from parfocal.models.tokenizers import END, train_tokenizer
 
 PARTS = ("vision", "fusion", "projector", "proposer", "regions", "token_ids", "dialect")
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END)
+SMALL = ("mini", "tiny")  # the others are built on the meta device, in their own tests
 MODULES = ("vision", "projector", "proposer", "regions", "text")
 
 
@@ -51,10 +52,10 @@ def test_a_preset_is_made_anew_each_time(name):
     assert_equal_configs(first, second)
     first.text_config.vocab_size += 1
     assert get_preset(name).text_config.vocab_size == second.text_config.vocab_size
-    assert get_preset(name, vocab_size=77).text_config.vocab_size == 77
+    assert get_preset(name, vocab_size=200).text_config.vocab_size == 200
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_preset_builds_saves_reloads_equal_and_takes_a_training_step(name, tmp_path):
     model, processor = build(name)
     model.save_pretrained(tmp_path)
@@ -110,8 +111,9 @@ def training_loss(model, processor) -> torch.Tensor:
 
 
 def test_an_unknown_preset_lists_the_names():
-    with pytest.raises(ConfigError, match=r"no preset 'huge'; choose one of \['mini', 'tiny'\]"):
+    with pytest.raises(ConfigError, match="no preset 'huge'; choose one of") as caught:
         get_preset("huge")
+    assert all(repr(name) in str(caught.value) for name in PRESETS)
 
 
 class TestVary:

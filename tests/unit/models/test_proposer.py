@@ -13,6 +13,7 @@ from parfocal.models.proposer import (
     Candidates,
     DenseProposer,
     build_proposer,
+    offer_ground_boxes,
     select_regions,
 )
 from parfocal.models.refine import build_refiner
@@ -167,6 +168,70 @@ def test_overlap_must_be_above_the_threshold_to_suppress(width, kept):
     boxes = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [width / 2, 0.5, width, 1.0]]])
     candidates = Candidates(boxes, torch.tensor([[0.9, 0.8]]), None)
     assert int(select_regions(candidates, NO_BOXES, NO_MASK, settings()).mask.sum()) == kept
+
+
+class TestKeepBest:
+    scores = torch.tensor([[0.1, 0.2, 0.15]])
+
+    def test_when_nothing_is_left_the_best_stays(self):
+        candidates = Candidates(spread(3), self.scores, None)
+        regions = select_regions(candidates, NO_BOXES, NO_MASK, settings(keep_best=True))
+        assert regions.mask[0].tolist() == [True, False, False, False]
+        assert torch.equal(regions.boxes[0, 0], spread(3)[0, 1])
+        assert regions.scores[0, 0] == pytest.approx(0.2)
+
+    def test_not_when_the_user_brings_a_box(self):
+        user = torch.tensor([[[0.5, 0.1, 0.1, 0.1]]])
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        candidates = Candidates(spread(3), self.scores, None)
+        regions = select_regions(candidates, user, mask, settings(keep_best=True))
+        assert regions.mask.sum() == 1
+        assert torch.equal(regions.boxes[0, 0], user[0, 0])
+
+
+class TestGroundBoxes:
+    def test_they_join_the_proposals_with_their_score(self):
+        missed = torch.tensor([[[0.5, 0.1, 0.1, 0.1], [0.5, 0.9, 0.1, 0.1]]])
+        mask = torch.tensor([[True, False]])
+        candidates = Candidates(spread(3), torch.tensor([[0.9, 0.3, 0.5]]), "raw")
+        offered = offer_ground_boxes(candidates, missed, mask, 0.4)
+        assert offered.training == "raw"
+        regions = select_regions(offered, NO_BOXES, NO_MASK, settings())
+        assert regions.scores[0].tolist() == pytest.approx([0.9, 0.5, 0.4, 0.3])
+        assert torch.equal(regions.boxes[0, 2], missed[0, 0])
+
+    def test_a_proposal_of_the_same_place_takes_their_stead(self):
+        same = spread(3)[:, :1]
+        candidates = Candidates(spread(3), torch.tensor([[0.9, 0.3, 0.5]]), None)
+        offered = offer_ground_boxes(candidates, same, torch.ones(1, 1, dtype=torch.bool), 0.4)
+        regions = select_regions(offered, NO_BOXES, NO_MASK, settings())
+        assert regions.scores[0].tolist() == pytest.approx([0.9, 0.5, 0.3, 0.0])
+
+    def test_padding_never_stays_even_where_nothing_does(self):
+        candidates = Candidates(spread(2), torch.tensor([[0.01, 0.02]]), None)
+        padding = torch.zeros(1, 1, 4)
+        offered = offer_ground_boxes(candidates, padding, torch.zeros(1, 1, dtype=torch.bool), 0.9)
+        config = settings(keep_best=True, score_threshold=0.5)
+        regions = select_regions(offered, NO_BOXES, NO_MASK, config)
+        assert torch.equal(regions.boxes[0, 0], spread(2)[0, 1])
+
+
+def test_a_detr_may_make_its_levels_and_its_decoder_may_differ():
+    config = ProposerConfig(**{
+        **DETR, "pyramid_levels": 2, "box_head_size": 12, "decoder_heads": 4,
+        "decoder_ffn_size": 24, "decoder_points": 3,
+    })  # fmt: skip
+    proposer = build_proposer(config, (6,))
+    detr = proposer.detr
+    assert detr.boxes[0][0].out_features == 12
+    assert detr.decoder[0].cross_attention.grid == (4, 2, 3)
+    assert detr.decoder[0].self_attention.heads == 4
+    assert detr.decoder[0].ffn.up.out_features == 24
+    assert detr.encoder[0].attention.grid == (2, 2, 4)
+    assert detr.encoder[0].ffn.up.out_features == 32
+    found = proposer([torch.randn(1, 6, 4, 4)])
+    assert found.boxes.shape == (1, 8, 4)
+    assert found.training.token_boxes.shape == (1, 16 + 4, 4)
 
 
 def test_pictures_are_selected_alone():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from parfocal.errors import ConfigError
 from parfocal.models.config import RegionsConfig
 from parfocal.models.proposer import Regions
 from parfocal.models.regions import LevelFusion, MultilevelRoi, RankContext, build_regions
@@ -49,6 +50,32 @@ def test_dead_slots_are_zero_and_live_ones_are_not(encoder):
     assert features.shape == (2, 5, 12)
     assert torch.isfinite(features).all()
     assert torch.equal(features.abs().sum(-1) > 0, regions.mask)
+
+
+class TestOfficialRois:
+    """Boxes as Groma's released weights were trained with: worked by hand on a ramp."""
+
+    config = RegionsConfig.from_dict({
+        **GROMA_LIKE.to_dict(), "roi_size": 4, "roi_boxes": "official_cxcywh", "roi_canvas": 16,
+        "roi_strides": (0.5, 1.0, 2.0),
+    })  # fmt: skip
+
+    def cells(self, box: list[float]) -> list[float]:
+        """Columns that the four cells of a row see of an 8 x 8 level that is read at stride 2."""
+        encoder = build_regions(self.config, (8, 8, 8), 12)
+        ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+        return encoder.cells(ramp, torch.tensor([[box]]), 2)[0, 0, 1].tolist()
+
+    def test_centre_and_size_are_read_as_corners_at_the_named_stride(self):
+        # (4, 4, 12, 12) on the canvas, 2 to 6 on the level; cells 1 wide, centres half a pixel less
+        assert self.cells([0.25, 0.25, 0.75, 0.75]) == pytest.approx([2.0, 3.0, 4.0, 5.0])
+
+    def test_a_box_whose_size_is_less_than_its_centre_is_read_backwards(self):
+        assert self.cells([0.75, 0.75, 0.25, 0.25]) == pytest.approx([5.0, 4.0, 3.0, 2.0])
+
+    def test_strides_without_a_canvas_are_refused(self):
+        with pytest.raises(ConfigError, match="one stride a level"):
+            RegionsConfig(roi_strides=(1.0, 2.0, 4.0))
 
 
 @torch.no_grad()

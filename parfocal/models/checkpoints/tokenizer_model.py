@@ -1,0 +1,229 @@
+"""Tokenizers of the Llama family from their `tokenizer.model`, without the library that wrote it.
+
+Official folders of that family hold no `tokenizer.json`. The file is a small protocol buffer: its
+pieces with their scores are all that byte-pair encoding needs.
+
+Source: sentencepiece_model.proto of SentencePiece; Transformers 4.32 for what it does with added
+tokens and with the blank at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from parfocal.errors import CheckpointError
+
+FILE_NAME = "tokenizer.model"
+BLANK = "\u2581"  # how a piece writes a blank
+_NORMAL, _BPE = 1, 2  # enumerations of the file: kind of a piece, kind of the model
+
+Start = Literal["always", "first", "never"]
+"""Which pieces of text get a blank before them: each, the first of a string, or none."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One entry of the vocabulary; `kind` is 1 for ordinary ones."""
+
+    text: str
+    score: float
+    kind: int
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Say whether a folder holds files that `read_tokenizer` can read."""
+    return any((folder / name).is_file() for name in (FILE_NAME, "tokenizer.json"))
+
+
+def is_legacy(folder: Path) -> bool:
+    """Say whether the folder's tokenizer puts a blank before every piece of text.
+
+    It is the default of the version that wrote official folders, where the config says nothing.
+    """
+    path = folder / "tokenizer_config.json"
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("legacy", True))
+    except OSError:
+        return True
+    except (ValueError, AttributeError) as err:
+        raise CheckpointError(f"{path} is not JSON; copy the folder again.") from err
+
+
+def read_tokenizer(
+    folder: Path, start: Start | None = None, added: Sequence[str] = ()
+) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a folder.
+
+    Args:
+        folder: with `tokenizer.json` or `tokenizer.model`.
+        start: where blanks are put; None: as the folder says. Only of `tokenizer.model`.
+        added: tokens to add, see `add_tokens`.
+
+    Raises:
+        CheckpointError: if there is no tokenizer, or it cannot be read.
+    """
+    path = folder / FILE_NAME
+    if path.is_file():
+        start = start or ("always" if is_legacy(folder) else "first")
+        tokenizer: PreTrainedTokenizerBase = _build(read_pieces(path), start)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, ImportError) as err:
+            raise CheckpointError(
+                f"{folder} holds no tokenizer that can be read (tokenizer.json or {FILE_NAME})."
+            ) from err
+    add_tokens(tokenizer, added)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None:
+    """Add tokens that swallow the blanks around them, in this order; `[PAD]` becomes the padding.
+
+    Tokens that are there already are left as they are.
+    """
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens(
+        [
+            AddedToken(name, lstrip=True, rstrip=True, normalized=False)
+            for name in names
+            if name not in known
+        ]
+    )
+    if "[PAD]" in names:
+        tokenizer.pad_token = "[PAD]"
+
+
+def _build(pieces: Sequence[Piece], start: Start) -> PreTrainedTokenizerFast:
+    ids = {piece.text: index for index, piece in enumerate(pieces)}
+    if len(ids) != len(pieces):
+        raise CheckpointError(f"{FILE_NAME} names a piece twice; copy it again.")
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=ids,
+            merges=merges_of(pieces),
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    blanks = normalizers.Replace(" ", BLANK)
+    if start == "first":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(BLANK, "first", split=False)
+    elif start == "always":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(BLANK), blanks])
+    else:
+        tokenizer.normalizer = blanks
+    steps = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    # tokens that swallow blanks leave none between themselves and words
+    steps += [decoders.Replace(Regex(r"(?<=[^\s(])<p>"), " <p>")]
+    steps += [decoders.Replace(Regex(rf"{mark}(?=\w)"), f"{mark} ") for mark in ("</roi>", "</p>")]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def merges_of(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
+    """Return every pair of pieces whose join is a piece, the best join first.
+
+    Example:
+        >>> merges_of([Piece("a", 0, 1), Piece("b", -1, 1), Piece("ab", -2, 1)])
+        [('a', 'b')]
+    """
+    normal = {piece.text: index for index, piece in enumerate(pieces) if piece.kind == _NORMAL}
+    found = []
+    for text, index in normal.items():
+        for cut in range(1, len(text)):
+            pair = (text[:cut], text[cut:])
+            if pair[0] in normal and pair[1] in normal:
+                order = (-pieces[index].score, normal[pair[0]], normal[pair[1]])
+                found.append((order, pair))
+    return [pair for _, pair in sorted(found)]
+
+
+def read_pieces(path: Path) -> list[Piece]:
+    """Read the vocabulary of a `tokenizer.model`.
+
+    Raises:
+        CheckpointError: if it is no such file, or not of the byte-pair kind.
+    """
+    try:
+        pieces, kind = _parse(path.read_bytes())
+    except (IndexError, ValueError, struct.error, UnicodeDecodeError) as err:
+        raise CheckpointError(f"{path} is no SentencePiece model; copy it again.") from err
+    if kind != _BPE or not pieces:
+        raise CheckpointError(f"{path} is no SentencePiece model of the byte-pair kind.")
+    return pieces
+
+
+def _parse(content: bytes) -> tuple[list[Piece], int]:
+    pieces, kind = [], 1
+    for number, value in _fields(content):
+        if number == 1 and isinstance(value, bytes):
+            inner = dict(_fields(value))
+            text, score = inner[1], inner.get(2, b"\0\0\0\0")
+            if not isinstance(text, bytes) or not isinstance(score, bytes):
+                raise ValueError("a piece has fields of other types")
+            pieces.append(
+                Piece(text.decode(), struct.unpack("<f", score)[0], int(inner.get(3, _NORMAL)))
+            )
+        elif number == 2 and isinstance(value, bytes):  # how it was trained
+            kind = int(dict(_fields(value)).get(3, kind))
+    return pieces, kind
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the fields of a message: number, and an integer or bytes."""
+    place = 0
+    while place < len(content):
+        key, place = _integer(content, place)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, place = _integer(content, place)
+            yield number, value
+            continue
+        if wire == 2:
+            size, place = _integer(content, place)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if place + size > len(content):
+            raise ValueError("the file is cut")
+        yield number, content[place : place + size]
+        place += size
+
+
+def _integer(content: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = content[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if not byte & 0x80:
+            return value, place

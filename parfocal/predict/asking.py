@@ -1,0 +1,116 @@
+"""What comes before any model: questions, phrases and boxes of the user, checked and understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from parfocal.boxes import Boxes
+from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
+from parfocal.errors import DataError, FrameError
+from parfocal.images import image_frame
+from parfocal.predict.answer import Answer
+from parfocal.predict.protocol import BoxesLike
+
+EDGE_SLACK = 1.0  # pixels that a box of the user may reach outside its picture
+
+_REFERENCE = re.compile(r"\[region (\d+)\]")
+
+
+def read_question(
+    question: str | GroundedText, num_boxes: int, separator: str = " "
+) -> GroundedText:
+    """Turn `[region k]` into references, and refer to boxes that the words do not name.
+
+    Args:
+        question: of the user; a GroundedText stays as it is.
+        num_boxes: how many boxes came with it.
+        separator: goes before a reference that is added at the end.
+
+    Raises:
+        DataError: if there are no words.
+        FrameError: if a region is named that was not given.
+
+    >>> read_question("What is [region 1]?", 2).spans[1:]
+    (RegionRef(index=1), Text(text='? '), RegionRef(index=0))
+    """
+    if isinstance(question, GroundedText):
+        return question
+    if not question.strip():
+        raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
+    pieces = _REFERENCE.split(question.strip())
+    spans: list[str | Span] = [
+        RegionRef(int(piece)) if index % 2 else piece for index, piece in enumerate(pieces)
+    ]
+    named = {span.index for span in spans if isinstance(span, RegionRef)}
+    beyond = sorted(index for index in named if index >= num_boxes)
+    if beyond:
+        raise FrameError(
+            f"the question names [region {beyond[0]}] but {num_boxes} boxes were given; "
+            "they count from 0."
+        )
+    for index in range(num_boxes):
+        if index not in named:
+            spans += [separator, RegionRef(index)]
+    return GroundedText.of(*spans)
+
+
+def read_boxes(image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
+    """The user's boxes in the picture's frame.
+
+    Raises:
+        FrameError: if they are in another frame, or one is empty or not inside the picture.
+    """
+    frame = image_frame(image)
+    if boxes is None:
+        return Boxes.empty(frame)
+    if not isinstance(boxes, Boxes):
+        boxes = Boxes(boxes, frame) if len(boxes) else Boxes.empty(frame)
+    if boxes.frame != frame:
+        raise FrameError(
+            f"boxes are in frame {boxes.frame}, the picture is {frame}; "
+            "give pixels of the picture itself."
+        )
+    inside = boxes.clip()
+    moved = np.abs(inside.xyxy - boxes.xyxy).max(axis=1)
+    outside = np.flatnonzero((inside.area <= 0) | (moved > EDGE_SLACK))
+    if len(outside):
+        row = boxes.xyxy[outside[0]].tolist()
+        raise FrameError(
+            f"box {int(outside[0])} {row} is empty or not inside the picture "
+            f"({image.width}x{image.height}). Give x1, y1, x2, y2 in pixels of the picture."
+        )
+    return inside
+
+
+def read_phrase(phrase: str) -> str:
+    """The words to locate, without outer blanks; DataError if there are none."""
+    if not phrase.strip():
+        raise DataError("the phrase to locate is empty; name something, such as 'the red apple'.")
+    return phrase.strip()
+
+
+def name_bare_boxes(answer: Answer, phrase: str) -> Answer:
+    """Give bare boxes (and a bare "none") the words that were asked for."""
+    spans: list[Span] = []
+    for span in answer.text.spans:
+        if isinstance(span, Phrase) and not span.text:
+            span = Phrase(phrase, span.boxes)
+        elif isinstance(span, Nothing) and not span.phrase:
+            span = Nothing(phrase)
+        spans.append(span)
+    return replace(answer, text=GroundedText(tuple(spans)))
+
+
+def check_lengths(**columns: Sequence[Any]) -> None:
+    """Refuse a batch whose columns differ in length, or that is empty."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"a batch needs as many of each, got {lengths}.")
+    if not next(iter(lengths.values())):
+        raise DataError("no pictures were given.")
