@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli import ask, data, demo, evaluate, train
+from parfocal.cli import ask, convert, data, demo, evaluate, info, train
 from parfocal.cli.common import Settings, complain, error_console
 from parfocal.errors import ParfocalError
 
@@ -102,6 +102,7 @@ for command in (ask.ask, ask.locate, ask.describe, ask.propose, ask.chat, demo.d
 app.add_typer(data.app, name="data", rich_help_panel=MAKING)
 app.command("eval", rich_help_panel=MAKING)(evaluate.evaluate)
 app.command(rich_help_panel=MAKING)(train.train)
-app.command(rich_help_panel=MAKING)(demo.info)
+app.command(rich_help_panel=MAKING)(convert.convert)
+app.command(rich_help_panel=MAKING)(info.info)
 
 __all__ = ["app", "main"]

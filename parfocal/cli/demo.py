@@ -1,4 +1,4 @@
-"""`parfocal demo` shows what the bundled model does; `parfocal info` says what is installed."""
+"""`parfocal demo` shows what the bundled model does."""
 
 from __future__ import annotations
 
@@ -112,91 +112,4 @@ def step_json(one: Shown) -> dict[str, Any]:
         "title": one.step.title,
         "question": one.step.words,
         "file": str(one.file),
-    }
-
-
-def info(as_json: JsonOption = False) -> None:
-    """Print versions, devices, bundled data and caches; attach it to a bug report.
-
-    Example: parfocal info --json
-    """
-    facts = collect_facts()
-    if as_json:
-        show.print_json(facts)
-        return
-    out = console()
-    for group, values in facts.items():
-        out.print(f"[bold]{group}[/bold]")
-        for name, value in values.items():
-            out.print(f"  {name:<16} ", end="")
-            out.print(str(value), markup=False, soft_wrap=True)
-
-
-def collect_facts() -> dict[str, dict[str, Any]]:
-    """What `parfocal info` prints, group by group."""
-    import platform
-    import sys
-
-    import parfocal
-
-    root = Path(parfocal.__file__).parent
-    return {
-        "versions": {
-            "parfocal": parfocal.__version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _LIBRARIES},
-            "platform": platform.platform(),
-        },
-        "devices": _devices(),
-        "package": {"folder": str(root), "executable": sys.executable, **_package_data(root)},
-        "hub": _hub(),
-    }
-
-
-_LIBRARIES = (
-    *("torch", "torchvision", "transformers", "numpy", "pillow", "safetensors", "typer", "rich"),
-    *("accelerate", "scipy", "pyarrow", "timm"),
-)
-
-
-def _version(library: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _devices() -> dict[str, Any]:
-    import torch
-
-    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "cpu_threads": torch.get_num_threads(),
-        "cuda": ", ".join(cuda) or "none",
-        "mps": "available" if torch.backends.mps.is_available() else "none",
-    }
-
-
-def _package_data(root: Path) -> dict[str, str]:
-    """The bundled files and their sizes; a missing one is said to be missing."""
-    weights = sorted(root.rglob("*.safetensors"))
-    found = {str(path.relative_to(root)): path for path in weights}
-    found |= {f"eval/scenes/{name}": root / "eval" / "scenes" / name for name in _SCENE_FILES}
-    return {
-        name: f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "missing"
-        for name, path in found.items()
-    }
-
-
-_SCENE_FILES = ("scenes.zip", "scenes.jsonl")
-
-
-def _hub() -> dict[str, str]:
-    from huggingface_hub import constants
-
-    return {
-        "offline": "yes" if constants.HF_HUB_OFFLINE else "no",
-        "cache": str(constants.HF_HUB_CACHE),
     }

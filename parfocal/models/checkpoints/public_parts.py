@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError
@@ -55,7 +56,7 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     """Read the config of a language model's folder, or of the one inside a model of ours.
 
     Raises:
-        CheckpointError: if it has none.
+        CheckpointError: if it has none, or one that Transformers cannot read.
     """
     values = config_values(folder)
     if values.get("model_type") == ParfocalConfig.model_type:
@@ -64,7 +65,15 @@ def read_text_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} holds no config.json with a model_type; give the folder of a language model."
         )
-    return {key: value for key, value in values.items() if key not in NO_SETTINGS}
+    found = {key: value for key, value in values.items() if key not in NO_SETTINGS}
+    try:
+        AutoConfig.for_model(**found)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as err:
+        raise CheckpointError(
+            f"{folder}: Transformers cannot read the config of this language model, a "
+            f"{found['model_type']!r} ({str(err).splitlines()[0]})."
+        ) from err
+    return found
 
 
 @dataclass(frozen=True)
@@ -257,7 +266,10 @@ def initial_values(
     wanted = list(names)
     if not wanted:
         return {}
-    text = {"num_hidden_layers": 1, "vocab_size": 8, "pad_token_id": None}
+    text = {
+        "model_type": "llama", "vocab_size": 8, "hidden_size": config.text_config.hidden_size,
+        "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+    }  # fmt: skip
     whole = any(name.startswith("text.") for name in wanted)
     small = config if whole else vary(config, {"text_config": text})
     with torch.random.fork_rng(devices=[]):

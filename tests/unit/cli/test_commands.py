@@ -259,6 +259,86 @@ def test_version_and_info(run) -> None:
     assert "torch" in run("info").out
 
 
+def test_info_of_a_preset_prints_the_parameters_of_the_paper(run) -> None:
+    done = run("info", "groma_7b")
+    assert (done.code, done.err) == (0, "")
+    lines = words_of(done.out)
+    assert next(x for x in lines if x[:1] == ["all"])[:4] == ["all", "7.38", "B", "7,377,311,657"]
+    assert "256 image tokens + 200 for 100 region slots + 64 of text = 520" in done.out
+    assert any(line[:1] == ["bfloat16"] for line in lines)
+
+
+def test_info_compares_with_what_the_paper_writes(run, monkeypatch) -> None:
+    monkeypatch.setattr("parfocal.models.info.REPORTED", {"tiny": 0.0001})
+    assert "the paper writes 0.0001 B parameters (+1.1 %)" in run("info", "tiny").out
+    monkeypatch.setattr("parfocal.models.info.REPORTED", {})
+    assert "the paper" not in run("info", "tiny").out
+
+
+def test_info_json(run) -> None:
+    got = json.loads(run("info", "tiny", "--json").out)
+    assert (got["schema"], got["model"]) == ("parfocal.info/1", "tiny")
+    assert sum(part["parameters"] for part in got["parts"]) == got["parameters"]
+    assert set(got["memory"]) == {"float32", "bfloat16", "int8", "int4"}
+
+
+def test_convert_prints_the_report_and_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
+    import torch
+
+    from parfocal.models.checkpoints.convert import Report
+
+    seen: list[tuple] = []
+
+    def fake(*words) -> Report:
+        seen.append(words)
+        used = {"a": ("x", "y"), "b": ("z",)}
+        return Report("Groma", used, {"c": "a counter", "d": "a counter"}, {"w": "new"}, [], 12)
+
+    monkeypatch.setattr("parfocal.models.checkpoints.official.convert", fake)
+    target = tmp_path / "dst"
+    words = ("convert", "src", target, "--family", "groma", "--vision", "a", "--vision", "b")
+    words = (*words, "--text", "t", "--stage", "pretrain", "--dtype", "bfloat16")
+    done = run(*words)
+    assert (done.code, done.err) == (0, f"wrote {target}\n")
+    assert seen == [("src", target, "groma", ["a", "b"], "t", "pretrain", torch.bfloat16)]
+    assert "2 source tensors filled 3 targets" in done.out
+    assert "  dropped 2: a counter (such as c)" in done.out
+    got = json.loads(run(*words, "--json").out)
+    assert (got["source_tensors"], got["used"], got["targets_filled"]) == (4, 2, 3)
+    assert got["dropped"] == {"c": "a counter", "d": "a counter"}
+    assert got["kept"] == {"w": "new"}
+    run("convert", "src", target)
+    assert seen[-1] == ("src", target, None, (), None, "auto", None)
+
+
+def test_the_example_of_convert_runs(run, tmp_path) -> None:
+    done = run("convert", "mini", tmp_path / "fresh", "--text", "mini")
+    assert (done.code, done.err) == (0, f"wrote {tmp_path / 'fresh'}\n")
+    assert "kept initial" in done.out
+    assert (tmp_path / "fresh" / "parfocal_processor.json").is_file()
+
+
+def test_convert_names_all_misfits_in_one_paragraph(run, tmp_path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    fixture = Path(__file__).parents[2] / "fixtures" / "groma" / "fixture_a"
+    state = load_file(fixture / "state_dict.safetensors")
+    state["img_txt_bridge.0.wieght.x"] = state.pop("img_txt_bridge.0.weight")
+    del state["llm.model.norm.weight"]
+    state["img_txt_bridge.2.bias"] = torch.zeros(3)
+    source = tmp_path / "src"
+    source.mkdir()
+    save_file(state, source / "model.safetensors")
+    config = json.loads((fixture / "config.json").read_text())["official_config"]
+    (source / "config.json").write_text(json.dumps(config))
+    done = run("convert", source, tmp_path / "dst")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    for name in ("img_txt_bridge.0.wieght.x", "text.model.norm.weight", "projector.layers.2.bias"):
+        assert name in done.err
+    assert not (tmp_path / "dst").exists()
+
+
 def test_eval_prints_the_report(run, loaded, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
     report = {"benchmark": "scenes", "protocol": {"model": "table"}}

@@ -96,6 +96,15 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "preview into no folder": (("data", "preview", "good.jsonl", "--out", "no/p.html"), r"no"),
     "unknown recipe": (("train", "nonsense"), r"no recipe 'nonsense'.*mini"),
     "unknown recipe value": (("train", "mini", "--set", "sede=1", "--print-config"), r"'sede'"),
+    "info of nothing": (("info", "nonsense/model"), r"neither a folder.*hf download"),
+    "info of a folder without a config": (("info", "."), r"no config\.json.*groma_7b"),
+    "convert of nothing": (("convert", "nonsense/model", "dst"), r"neither a folder.*hf download"),
+    "convert of another folder": (("convert", ".", "dst"), r"no official folder of groma or mg"),
+    "convert of an unknown family": (("convert", ".", "dst", "--family", "x"), r"no family 'x'"),
+    "convert of an unknown stage": (("convert", ".", "dst", "--stage", "x"), r"no stage 'x'"),
+    "convert to an unknown dtype": (("convert", ".", "dst", "--dtype", "x"), r"'x'.*bfloat16"),
+    "convert to what is there": (("convert", "mini", "text.png"), r"text\.png is there already"),
+    "convert of a preset alone": (("convert", "mini", "dst"), r"needs a language model.*--text"),
     "--set without a value": (("train", "mini", "--set", "seed", "--print-config"), r"path=value"),
 }
 

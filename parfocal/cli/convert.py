@@ -1,0 +1,120 @@
+"""`parfocal convert`: official checkpoints, or public parts, to a folder that `--model` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from parfocal.cli import show
+from parfocal.cli.common import JsonOption, console, error_console
+from parfocal.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from parfocal.models.checkpoints.convert import Report
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="An official folder or file, a cached hub id, or a preset."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="A new folder.")],
+    family: Annotated[
+        str | None,
+        typer.Option("--family", metavar="F", help="'groma' or 'mg_llava'; default: recognised."),
+    ] = None,
+    vision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vision", metavar="M", help="Folder or cached hub id of a tower; may be repeated."
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text", metavar="M", help="Folder or cached hub id of the words, or 'mini'."
+        ),
+    ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--stage", metavar="S", help="Of Groma: 'auto', 'finetune', 'pretrain' or 'detector'."
+        ),
+    ] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype", metavar="T", help="'float32', 'bfloat16', 'float16'; default: as in SRC."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert Groma's or MG-LLaVA's weights, or start a preset from public parts.
+
+    An official folder is all that `parfocal convert SRC DST` needs, where nothing of it lies
+    elsewhere. Parts of MG-LLaVA that do are given by --vision (twice) and --text.
+
+    Example: parfocal convert mini out/fresh --text mini
+    """
+    from transformers.utils import logging as hub_logging
+
+    from parfocal.models.checkpoints import official
+    from parfocal.predict.loading import BUNDLED, model_folder
+
+    kind, words = parse_dtype(dtype), model_folder(text) if text in BUNDLED else text
+    hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it tears the status line
+    with error_console().status(f"converting {source}"):
+        report = official.convert(source, target, family, vision or (), words, stage, kind)
+    if as_json:
+        show.print_json(report_json(report))
+    else:
+        show_report(report)
+    show.show_saved(target)
+
+
+def parse_dtype(name: str | None) -> torch.dtype | None:
+    """Read `--dtype`; None without it.
+
+    Raises:
+        ConfigError: for a type that weights are not written in.
+    """
+    from parfocal.predict.loading import DTYPES
+
+    if name is not None and name not in DTYPES:
+        raise ConfigError(f"--dtype {name!r} is not known; choose one of {', '.join(DTYPES)}.")
+    return None if name is None else DTYPES[name]
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report for `--json`: counts, and what was dropped and kept by name."""
+    filled = {name for names in report.used.values() for name in names}
+    return {
+        "schema": "parfocal.convert/1",
+        "family": report.family,
+        "source_tensors": len(report.used) + len(report.dropped),
+        "used": len(report.used),
+        "repeated": len(report.aliases),
+        "targets_filled": len(filled),
+        "parameters": report.parameters,
+        "dropped": dict(report.dropped),
+        "kept": dict(report.kept),
+    }
+
+
+def show_report(report: Report) -> None:
+    """Print counts, and the reasons of what was dropped and kept."""
+    out = console()
+    out.print(str(report), markup=False, soft_wrap=True)
+    for what, names in (("dropped", report.dropped), ("kept initial", report.kept)):
+        for reason in dict.fromkeys(names.values()):
+            count = sum(value == reason for value in names.values())
+            example = next(name for name, value in names.items() if value == reason)
+            out.print(
+                f"  {what} {count}: {reason} (such as {example})", markup=False, soft_wrap=True
+            )
