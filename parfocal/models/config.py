@@ -122,6 +122,8 @@ class VisionConfig(PartConfig):
             no; MG-LLaVA's (and LLaVA's) weights saw the colour rounded down.
         whole_pixel_boxes: user boxes are rounded to whole pixels of the input of the tower that
             gives the levels, and cut to it. Deviates: no; MG-LLaVA's weights saw such boxes.
+        video: how frames of a video enter: scaled and cropped at the centre (`crop`), or padded to
+            a square and scaled (`pad`); `none` for a model that reads one picture at a time.
     """
 
     towers: tuple[TowerConfig, ...] = (TowerConfig(),)
@@ -131,6 +133,7 @@ class VisionConfig(PartConfig):
     levels_from: int = 0
     pad_rounding: Literal["nearest", "down"] = "nearest"
     whole_pixel_boxes: bool = False
+    video: Literal["none", "crop", "pad"] = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(

@@ -62,7 +62,7 @@ def mg_llava(text_config: Mapping[str, Any]) -> ParfocalConfig:
     100 region slots are the paper's limit (section 3.2); more need another `max_regions`, which
     changes no weight. Stochastic depth of 0.1, which the official training left on in the frozen
     ConvNeXt by oversight, is off. The placeholders are ids beyond the token table, as no family of
-    tokenizers has tokens for them.
+    tokenizers has tokens for them. Frames of videos are cropped, as in the official video configs.
 
     Args:
         text_config: of the language model, with `model_type`.
@@ -90,7 +90,7 @@ def mg_llava(text_config: Mapping[str, Any]) -> ParfocalConfig:
     return ParfocalConfig(
         vision={
             "towers": [low, high], "resize": "pad", "levels_from": 1, "pad_rounding": "down",
-            "whole_pixel_boxes": True,
+            "whole_pixel_boxes": True, "video": "crop",
         },
         fusion={"kind": "conv_gate"},
         projector={"depth": 2},

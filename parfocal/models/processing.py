@@ -29,6 +29,7 @@ from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig, PartConfig, TokenIds, VisionConfig
+from parfocal.models.frames import prepare_frame
 
 FILE_NAME = "parfocal_processor.json"
 IGNORED = -100
@@ -197,10 +198,21 @@ class ParfocalProcessor:
 
         Each Warp leads from the image's pixels to the unit square of the model's input.
         """
-        made = [self.picture(image) for image in images]
-        towers = range(len(self.settings.vision.towers))
-        stacked = [torch.stack([tensors[index] for tensors, _ in made]) for index in towers]
-        return stacked, [warp for _, warp in made]
+        return _stacked([self.picture(image) for image in images])
+
+    def frame_values(self, frames: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
+        """Return what `pixel_values` does, of frames of a video.
+
+        Raises:
+            ConfigError: if the model reads one picture at a time (`vision.video` is `none`).
+        """
+        vision = self.settings.vision
+        if vision.video == "none":
+            raise ConfigError(
+                "this model reads one picture at a time (vision.video is 'none'), not frames of a "
+                "video."
+            )
+        return _stacked([prepare_frame(frame, vision) for frame in frames])
 
     def view(self, frame: Frame, warp: Warp, regions: Boxes | None = None) -> View:
         """Return what the dialect may know.
@@ -521,6 +533,12 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
         "first_region": region_token(0),
     }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
+
+
+def _stacked(made: Sequence[tuple[list[Tensor], Warp]]) -> tuple[list[Tensor], list[Warp]]:
+    """Return one float[B, 3, S, S] a tower, and the Warps, of what single pictures became."""
+    towers = zip(*(tensors for tensors, _ in made), strict=True)
+    return [torch.stack(tower) for tower in towers], [warp for _, warp in made]
 
 
 def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:

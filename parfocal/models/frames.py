@@ -1,0 +1,85 @@
+"""How frames of a video enter the towers, which is not how pictures do.
+
+Shapes: S input side of a tower, H rows and W columns of a frame.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from parfocal.boxes import Boxes, Frame, Warp
+from parfocal.images import image_frame
+from parfocal.models.config import TowerConfig, VisionConfig
+
+
+def prepare_frame(image: Image.Image, vision: VisionConfig) -> tuple[list[Tensor], Warp]:
+    """Turn a frame into one float[3, S, S] a tower, and the Warp to the unit square.
+
+    The frame is normalised first, then scaled until its short side is S (bilinear, not antialiased)
+    and cropped at the centre, for each tower from its own pixels. With `video: pad` it is centred
+    on a square of the mean colour before, so that nothing is cropped.
+
+    Args:
+        image: from `load_video` or `load_image`.
+        vision: its `video` is not `none`.
+
+    Source: official mg_llava/dataset (video).
+    Deviates: no.
+    """
+    values = torch.from_numpy(np.asarray(image, np.float32)).permute(2, 0, 1) / 255
+    tensors = [_enter(values, tower, vision.video == "pad") for tower in vision.towers]
+    return tensors, frame_warp(image_frame(image), vision)
+
+
+def frame_warp(frame: Frame, vision: VisionConfig) -> Warp:
+    """Return the Warp from a frame's pixels to the unit square of the level tower's input.
+
+    Source: official mg_llava/dataset (video): the scale is the short side's for both axes, and the
+        crop starts at a whole pixel, rounded down.
+    Deviates: boxes are rounded after the crop, not before, which can differ by a pixel where a
+        coordinate lies halfway between two.
+    """
+    padded = Warp.pad_to_square(frame) if vision.video == "pad" else Warp.identity(frame)
+    source, side = padded.target, vision.level_tower.image_size
+    scale = side / min(source.width, source.height)
+    spare = [(int(length * scale) - side) // 2 for length in (source.width, source.height)]
+    target = Frame("frame", side, side)
+    crop = Warp(source, target, (scale, scale), (-float(spare[0]), -float(spare[1])))
+    return padded.then(crop).then(Warp.to_unit(target))
+
+
+def seen_boxes(boxes: Boxes, warp: Warp) -> Boxes:
+    """Return the boxes of which the model's input shows anything, in the order given.
+
+    Args:
+        boxes: pixels of the picture; they may reach outside it.
+        warp: of the picture or frame, to the unit square.
+
+    Source: official mg_llava/dataset: one that only touches the edge stays.
+    Deviates: no.
+    """
+    unit = warp.apply(boxes).xyxy
+    return boxes[np.all((unit[:, 2:] >= 0) & (unit[:, :2] <= 1), axis=1)]
+
+
+def _enter(values: Tensor, tower: TowerConfig, padded: bool) -> Tensor:
+    """Normalise float[3, H, W] from 0 to 1, scale and crop it to float[3, S, S]."""
+    mean, std = (
+        torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std)
+    )
+    values = (values - mean) / std
+    height, width = values.shape[1:]
+    if padded:
+        most = max(height, width)
+        left, top = (most - width) // 2, (most - height) // 2
+        values = pad(values, (left, most - width - left, top, most - height - top))
+        height = width = most
+    side, short = tower.image_size, min(height, width)
+    size = (int(height / short * side), int(width / short * side))
+    values = interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
+    top, left = (round((length - side) / 2) for length in size)
+    return values[:, top : top + side, left : left + side]
