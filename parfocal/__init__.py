@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parfocal.boxes import Boxes, Frame, Warp
     from parfocal.data.sample import Sample
-    from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Text
+    from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Text
     from parfocal.images import load_image
     from parfocal.predict import Answer, Predictor, ask, load
 
@@ -30,6 +30,7 @@ _HOMES = {
     "Frame": "parfocal.boxes",
     "GroundedText": "parfocal.dialects.grounded",
     "Nothing": "parfocal.dialects.grounded",
+    "ObjectRef": "parfocal.dialects.grounded",
     "Phrase": "parfocal.dialects.grounded",
     "Predictor": "parfocal.predict",
     "RegionRef": "parfocal.dialects.grounded",
@@ -47,6 +48,7 @@ __all__ = [
     "Frame",
     "GroundedText",
     "Nothing",
+    "ObjectRef",
     "Phrase",
     "Predictor",
     "RegionRef",

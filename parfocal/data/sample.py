@@ -8,8 +8,8 @@ their frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -124,7 +124,7 @@ class Sample:
     Attributes:
         id: unique in its file.
         images: pictures; none for a conversation in words alone. Phrases point into image k by the
-            frame `images[k].frame(k)`.
+            frame `images[k].frame(k)`, ObjectRef(k) shows it as the image of an object.
         turns: the conversation, in order; none for a row of boxes without words.
         regions: the user's boxes, pixels of image 0; RegionRef(k) is row k. May carry labels.
         source: the dataset or program it comes from.
@@ -188,7 +188,21 @@ class Sample:
         if image.parent is None or image.crop is None:
             return image.open(root)  # raises, naming what is missing
         parent = self.open_image(image.parent, root)
-        return _cut(parent, image.crop, (image.width, image.height))
+        return cut(parent, image.crop, (image.width, image.height))
+
+    def open_images(self, root: str | Path | None = None) -> list[PIL.Image.Image]:
+        """All pictures, in order; a file that several crops come from is read once.
+
+        Raises:
+            ImageError: if a file cannot be read.
+            DataError: if there is no file or it has another size than declared.
+        """
+        opened = [
+            image if image.parent is not None else replace(image, pixels=image.open(root))
+            for image in self.images
+        ]
+        whole = replace(self, images=tuple(opened))
+        return [whole.open_image(index, root) for index in range(len(opened))]
 
     def to_json(self) -> dict[str, Any]:
         """The row that `sample.schema.json` describes.
@@ -267,10 +281,20 @@ def _frame_message(sample_id: str, name: str, frame: Frame, frames: tuple[Frame,
     )
 
 
-def _cut(
-    parent: PIL.Image.Image, crop: tuple[float, float, float, float], size_wh: tuple[int, int]
+def cut(
+    parent: PIL.Image.Image, crop: Sequence[float], size_wh: tuple[int, int] | None = None
 ) -> PIL.Image.Image:
-    """Cut and zoom. Whole pixels are cut first: the zoom filter would otherwise mix in outside."""
+    """Cut an object image out of a picture and zoom it.
+
+    Whole pixels are cut first: the zoom filter would otherwise mix in what is outside.
+
+    Args:
+        parent: the picture.
+        crop: x1, y1, x2, y2 in its pixels.
+        size_wh: of the result, pixels; the crop's own, rounded, if None.
+    """
+    if size_wh is None:
+        size_wh = (max(1, round(crop[2] - crop[0])), max(1, round(crop[3] - crop[1])))
     x1, y1 = max(crop[0], 0.0), max(crop[1], 0.0)
     x2, y2 = min(crop[2], parent.width), min(crop[3], parent.height)
     left, top = math.floor(x1), math.floor(y1)

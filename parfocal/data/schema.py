@@ -83,6 +83,7 @@ SAMPLE_SCHEMA: dict[str, Any] = {
                 {"$ref": "#/$defs/text"},
                 {"$ref": "#/$defs/phrase"},
                 {"$ref": "#/$defs/region"},
+                {"$ref": "#/$defs/object"},
                 {"$ref": "#/$defs/nothing"},
             ]
         },
@@ -96,6 +97,11 @@ SAMPLE_SCHEMA: dict[str, Any] = {
             scores={"type": "array", "items": _NUMBER, "description": "a confidence each box"},
         ),
         "region": _object(["type", "index"], type={"const": "region"}, index=_INDEX),
+        "object": _object(
+            ["type", "image"],
+            type={"const": "object"},
+            image={**_INDEX, "minimum": 1, "description": "the image that shows the object"},
+        ),
         "nothing": _object(["type"], type={"const": "nothing"}, phrase=_STRING),
     },
 }
@@ -286,7 +292,7 @@ def rule_findings(row: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("wrong_value", "region_labels", detail)
     for t, turn in enumerate(row["turns"]):
         for s, span in enumerate(turn["spans"]):
-            yield from _span_findings(span, num_regions, f"turns[{t}].spans[{s}]")
+            yield from _span_findings(span, num_regions, len(images), f"turns[{t}].spans[{s}]")
 
 
 def _image_findings(
@@ -304,10 +310,15 @@ def _image_findings(
             yield Finding("bad_image_ref", at, detail)
 
 
-def _span_findings(span: Mapping[str, Any], num_regions: int, at: str) -> Iterator[Finding]:
+def _span_findings(
+    span: Mapping[str, Any], num_regions: int, num_images: int, at: str
+) -> Iterator[Finding]:
     if span["type"] == "region" and span["index"] >= num_regions:
         detail = f"region {span['index']} is not there, the row has {num_regions} (from 0)"
         yield Finding("bad_region_ref", at, detail)
+    if span["type"] == "object" and span["image"] >= num_images:
+        detail = f"object image {span['image']} is not there, the row has {num_images} (from 0)"
+        yield Finding("bad_image_ref", at, detail)
     if span["type"] == "phrase" and not span["boxes"] and not span["text"].strip():
         yield Finding("empty_phrase", at, "a phrase needs words or boxes, this one has neither")
     scores = span.get("scores")

@@ -12,7 +12,15 @@ from parfocal.dialects.florence2 import Florence2
 from parfocal.dialects.frames import padded_unit_square
 from parfocal.dialects.gemini import Gemini
 from parfocal.dialects.glamm import Glamm
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span, Text
+from parfocal.dialects.grounded import (
+    GroundedText,
+    Nothing,
+    ObjectRef,
+    Phrase,
+    RegionRef,
+    Span,
+    Text,
+)
 from parfocal.dialects.groundinggpt import GroundingGPT
 from parfocal.dialects.internvl import InternVL
 from parfocal.dialects.kosmos2 import Kosmos2
@@ -71,6 +79,7 @@ __all__ = [
     "Dialect",
     "GroundedText",
     "Nothing",
+    "ObjectRef",
     "Parsed",
     "Phrase",
     "Problem",

@@ -18,7 +18,7 @@ from parfocal.dialects.reader import Reader, read_numbers
 
 # A comma, semicolon or decimal point among the digits, so that "[3]" stays a citation.
 _BRACKET = re.compile(r"(?<!\[)\[++(?P<body>[0-9.,;+\-\s]*+)(?P<close>\]++|\Z)")
-_LIKE_BOX = re.compile(r"(?<!\[)\[+(?=[^\]]*[.,;])(?=[^\]]*[0-9])[0-9.,;+\-\s]*+(?:\]|\Z)")
+LIKE_BOX = re.compile(r"(?<!\[)\[+(?=[^\]]*[.,;])(?=[^\]]*[0-9])[0-9.,;+\-\s]*+(?:\]|\Z)")
 _CLAUSE_END = re.compile(r"[,;:!?\n]|\.(?=\s|$)")
 _LEAD = re.compile(r"\s*(?:(?:and|or)\s+)?")
 _ARTICLE = re.compile(
@@ -68,7 +68,7 @@ class Brackets(Peer):
     closing: ClassVar[str] = "]"
     joiner: ClassVar[str | None] = None
     official: ClassVar[re.Pattern[str]]
-    markup = _LIKE_BOX
+    markup = LIKE_BOX
 
     def write_box(self, numbers: tuple[str, ...]) -> str:
         """One box, without brackets where several share a pair."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import re
 
 from parfocal.boxes import Frame, Warp
-from parfocal.dialects.brackets import Brackets
+from parfocal.dialects.brackets import LIKE_BOX, Brackets
 from parfocal.dialects.frames import padded_unit_square
 from parfocal.dialects.grid import Grid
+from parfocal.dialects.objects import OBJECT_MARK, object_mark
 from parfocal.dialects.peer import Questions
 
 OFFICIAL = re.compile(r"\[[0-9.]+, [0-9.]+, [0-9.]+, [0-9.]+\]")
@@ -40,6 +41,7 @@ class Coordinates(Brackets):
     name = "coordinates"
     grid = Grid(1, decimals=3)
     official = OFFICIAL
+    markup = re.compile(f"{LIKE_BOX.pattern}|{OBJECT_MARK.pattern}")
     needs_coordinates = True
     questions = Questions(
         # the question of all reported REC numbers (section 4.2)
@@ -54,3 +56,7 @@ class Coordinates(Brackets):
     def coordinate_frame(self, image: Frame) -> Warp:
         """Image pixels -> the padded unit square."""
         return padded_unit_square(image)
+
+    def write_object(self, image: int) -> str:
+        """The place of an object image: `<object1>`."""
+        return object_mark(image)

@@ -72,6 +72,24 @@ class RegionRef:
 
 
 @dataclass(frozen=True)
+class ObjectRef:
+    """An object shown as a picture of its own: picture number `image` of the Sample.
+
+    Picture 0 is what the conversation is about, so object images count from 1.
+    """
+
+    image: int
+
+    def __post_init__(self) -> None:
+        """Refuse the picture itself and non-integer numbers."""
+        if isinstance(self.image, bool) or not isinstance(self.image, int) or self.image < 1:
+            raise DialectError(
+                f"ObjectRef.image is {self.image!r}, must be an integer from 1: "
+                "picture 0 is the one that is talked about."
+            )
+
+
+@dataclass(frozen=True)
 class Nothing:
     """An explicit "there is none", for `phrase` where it is known."""
 
@@ -82,7 +100,7 @@ class Nothing:
         _require_str(self.phrase, "Nothing.phrase")
 
 
-Span = Text | Phrase | RegionRef | Nothing
+Span = Text | Phrase | RegionRef | ObjectRef | Nothing
 
 
 @dataclass(frozen=True)
@@ -100,10 +118,10 @@ class GroundedText:
         """Check the kinds of the spans and merge neighbouring Texts."""
         merged: list[Span] = []
         for span in self.spans:
-            if not isinstance(span, Text | Phrase | RegionRef | Nothing):
+            if not isinstance(span, Span):
                 raise DialectError(
-                    f"a span is a {type(span).__name__}, must be Text, Phrase, RegionRef or "
-                    "Nothing. GroundedText.of(...) also takes plain strings."
+                    f"a span is a {type(span).__name__}, must be Text, Phrase, RegionRef, "
+                    "ObjectRef or Nothing. GroundedText.of(...) also takes plain strings."
                 )
             last = merged[-1] if merged else None
             if isinstance(span, Text) and isinstance(last, Text):
@@ -189,6 +207,8 @@ def _plain_span(span: Span) -> str:
         return span.text
     if isinstance(span, RegionRef):
         return f"[region {span.index}]"
+    if isinstance(span, ObjectRef):
+        return f"[object {span.image}]"
     return f"no {_ARTICLE.sub('', span.phrase)}" if span.phrase else "none"
 
 
@@ -197,6 +217,8 @@ def _span_to_json(span: Span) -> dict[str, Any]:
         return {"type": "text", "text": span.text}
     if isinstance(span, RegionRef):
         return {"type": "region", "index": span.index}
+    if isinstance(span, ObjectRef):
+        return {"type": "object", "image": span.image}
     if isinstance(span, Nothing):
         return {"type": "nothing", "phrase": span.phrase} if span.phrase else {"type": "nothing"}
     out: dict[str, Any] = {"type": "phrase", "text": span.text, "boxes": span.boxes.to_json()}
@@ -227,6 +249,8 @@ def _span_from_json(span: Mapping[str, Any], frames: Sequence[Frame]) -> Span:
             return _phrase_from_json(span, frames)
         if kind == "region":
             return RegionRef(span["index"])
+        if kind == "object":
+            return _object_from_json(span, frames)
         if kind == "nothing":
             return Nothing(span.get("phrase", ""))
     except KeyError as err:
@@ -234,9 +258,19 @@ def _span_from_json(span: Mapping[str, Any], frames: Sequence[Frame]) -> Span:
     except (DialectError, FrameError) as err:
         raise DataError(f"a {kind} span is not valid: {err}") from err
     raise DataError(
-        f"span {span!r} has no known type. Types: text, phrase, region, nothing "
-        '(for example {"type": "text", "text": "a dog"}).'
+        f"span {span!r} has no known type. Types: text, phrase, region, object, "
+        'nothing (for example {"type": "text", "text": "a dog"}).'
     )
+
+
+def _object_from_json(span: Mapping[str, Any], frames: Sequence[Frame]) -> ObjectRef:
+    found = ObjectRef(span["image"])
+    if found.image >= len(frames):
+        raise DataError(
+            f"object image {found.image} is referred to, there are {len(frames)} images "
+            "(they count from 0)."
+        )
+    return found
 
 
 def _phrase_from_json(span: Mapping[str, Any], frames: Sequence[Frame]) -> Phrase:

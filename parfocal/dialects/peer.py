@@ -19,7 +19,15 @@ import numpy as np
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.dialects.base import END_TOKENS, Parsed, View, finish, is_none, strip_end
 from parfocal.dialects.grid import Grid
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span, Text
+from parfocal.dialects.grounded import (
+    GroundedText,
+    Nothing,
+    ObjectRef,
+    Phrase,
+    RegionRef,
+    Span,
+    Text,
+)
 from parfocal.dialects.reader import OVERSHOOT, Reader
 from parfocal.errors import DialectError
 
@@ -147,6 +155,17 @@ class Peer(ABC):
         """A region of the user, inside a question."""
         return self.write_boxes(boxes, view)
 
+    def write_object(self, image: int) -> str:
+        """An object shown as a picture of its own, inside a question.
+
+        Raises:
+            DialectError: by families that have no form for it.
+        """
+        raise DialectError(
+            f"the {self.name} dialect has no form for object images such as [object {image}]; "
+            "give the object as a box: RegionRef or Phrase."
+        )
+
     def says_none(self, output: str) -> bool:
         """True if the output says that there is none."""
         return is_none(output)
@@ -176,6 +195,8 @@ class Peer(ABC):
             return written + self.write_nothing(self.words(span.phrase))
         if isinstance(span, RegionRef):
             return written + self.write_region(self.region(span.index, view), view)
+        if isinstance(span, ObjectRef):
+            return written + self.write_object(span.image)
         boxes = self.write_boxes(span.boxes, view) if len(span.boxes) else ""
         return written + self.write_phrase(self.words(span.text), boxes)
 

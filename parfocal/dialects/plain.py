@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from parfocal.boxes import Frame, Warp
 from parfocal.dialects.base import Parsed, View, finish, is_none, strip_end
-from parfocal.dialects.grounded import GroundedText, Nothing, RegionRef
+from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, RegionRef
+from parfocal.dialects.objects import object_mark
 
 
 class Plain:
@@ -26,8 +27,11 @@ class Plain:
         return Warp.identity(image)
 
     def render(self, text: GroundedText, view: View) -> str:
-        """Write the words, `none` for Nothing and `[region k]` for a region."""
-        return text.plain
+        """Write words, `none`, `[region 0]` for a region and `<object1>` for an object image."""
+        spans = (
+            object_mark(span.image) if isinstance(span, ObjectRef) else span for span in text.spans
+        )
+        return GroundedText.of(*spans).plain
 
     def parse(self, output: str, view: View, expects_boxes: bool = False) -> Parsed:
         """Read words; see `Dialect.parse`."""

@@ -17,7 +17,16 @@ from collections.abc import Iterator, Sequence
 
 from parfocal.boxes import Boxes, Frame, Warp, iou
 from parfocal.dialects.base import END_TOKENS, Parsed, Problem, View, finish, strip_end
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span, Text
+from parfocal.dialects.grounded import (
+    GroundedText,
+    Nothing,
+    ObjectRef,
+    Phrase,
+    RegionRef,
+    Span,
+    Text,
+)
+from parfocal.dialects.objects import OBJECT_MARK, object_mark
 from parfocal.errors import DialectError
 
 MIN_REGION_IOU = 0.5  # below this a box and a region are not the same thing
@@ -33,7 +42,7 @@ _UNIT = re.compile(
     rf"|(?P<stray>{_MARK})",
     re.DOTALL,
 )
-_RESERVED = re.compile("|".join([_MARK, *map(re.escape, END_TOKENS)]))
+_RESERVED = re.compile("|".join([_MARK, OBJECT_MARK.pattern, *map(re.escape, END_TOKENS)]))
 _REGION_TOKEN = re.compile(r"<r(0|[1-9][0-9]{0,8})>")
 
 
@@ -132,6 +141,8 @@ def _render_span(span: Span, view: View) -> str:
                 "(they count from 0). Pass the box that the text speaks of."
             )
         return f"<roi>{region_token(span.index)}</roi><refer_feat>"
+    if isinstance(span, ObjectRef):
+        return object_mark(span.image)
     if isinstance(span, Nothing):
         return _tagged(span.phrase) + "<roi></roi>"
     if len(span.boxes) == 0:

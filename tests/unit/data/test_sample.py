@@ -190,6 +190,26 @@ def test_pictures_open_from_files_memory_and_parents(tmp_path: Path) -> None:
     assert ImageRef(None, 64, 48, pixels=picture).open() is picture
 
 
+def test_all_pictures_open_at_once_and_a_parent_is_read_once(tmp_path: Path, monkeypatch) -> None:
+    picture = PIL.Image.effect_noise((64, 48), 90).convert("RGB")
+    picture.save(tmp_path / "dog.png")
+    PIL.Image.new("RGB", (8, 9), "red").save(tmp_path / "b.png")
+    sample = full_sample()
+    alone = [sample.open_image(index, tmp_path).tobytes() for index in range(3)]
+    read: list[str | None] = []
+    monkeypatch.setattr(ImageRef, "open", _counted(ImageRef.open, read))
+    assert [image.tobytes() for image in sample.open_images(tmp_path)] == alone
+    assert [path for path in read if path] == ["dog.png", "b.png"]
+
+
+def _counted(method: Any, read: list[str | None]) -> Any:
+    def open_it(self: ImageRef, root: Path | None = None) -> PIL.Image.Image:
+        read.append(None if self.pixels is not None else self.path)
+        return method(self, root)
+
+    return open_it
+
+
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (48, 64)).save(tmp_path / "dog.png")
     with pytest.raises(DataError, match="48x64, declared as 64x48"):

@@ -27,6 +27,7 @@ ROW: dict[str, Any] = {
                 {"type": "phrase", "text": "b", "boxes": [[1, 2, 3, 4]], "image": 1},
                 {"type": "phrase", "text": "c", "boxes": [[1, 2, 3, 4]], "scores": [0.5]},
                 {"type": "region", "index": 0},
+                {"type": "object", "image": 1},
                 {"type": "nothing", "phrase": "cat"},
             ],
         }
@@ -130,6 +131,7 @@ def test_rules_between_fields(change: dict[str, Any], kind: str, at: str) -> Non
     ("span", "kind"),
     [
         pytest.param({"type": "region", "index": 1}, "bad_region_ref", id="no such region"),
+        pytest.param({"type": "object", "image": 2}, "bad_image_ref", id="no such object image"),
         pytest.param({"type": "phrase", "text": " ", "boxes": []}, "empty_phrase", id="empty"),
         pytest.param(
             {"type": "phrase", "text": "a", "boxes": [[0, 0, 1, 1]], "image": 2},

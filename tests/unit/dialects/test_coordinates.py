@@ -7,6 +7,7 @@ from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.dialects import (
     GroundedText,
     Nothing,
+    ObjectRef,
     Phrase,
     RegionRef,
     Text,
@@ -259,3 +260,20 @@ def test_a_box_survives_writing_to_half_a_step(name: str, data: st.DataObject) -
     step = warp.inverse().apply(Boxes([[0, 0, 0.0005, 0.0005]], warp.target)).xywh[0, 2:]
     error = np.abs(again.xyxy - box.xyxy).max(axis=0)
     assert np.all(error <= np.tile(step, 2) * (1 + 1e-6) + 1e-9 * max(image.width, image.height))
+
+
+@pytest.mark.parametrize("name", ["coordinates", "plain", "region_tokens"])
+def test_an_object_image_leaves_a_mark_for_the_processor(name: str) -> None:
+    text = GroundedText.of("a. ", ObjectRef(1), "; b. ", ObjectRef(2))
+    assert get_dialect(name).render(text, VIEW) == "a. <object1>; b. <object2>"
+
+
+@pytest.mark.parametrize("name", ["coordinates", "region_tokens"])
+def test_words_that_look_like_an_object_image_are_refused(name: str) -> None:
+    with pytest.raises(DialectError, match="<object1>"):
+        get_dialect(name).render(GroundedText.of("what is <object1>?"), VIEW)
+
+
+def test_families_without_object_images_say_so() -> None:
+    with pytest.raises(DialectError, match="shikra dialect has no form for object images"):
+        get_dialect("shikra").render(GroundedText.of(ObjectRef(1)), VIEW)

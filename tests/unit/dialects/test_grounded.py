@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from parfocal.boxes import Boxes, Frame
-from parfocal.dialects import GroundedText, Nothing, Phrase, RegionRef, Text
+from parfocal.dialects import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Text
 from parfocal.errors import DataError, DialectError, FrameError
 
 FRAME = Frame("image", 640, 480)
@@ -26,6 +26,7 @@ def test_neighbouring_texts_merge_and_empty_ones_vanish() -> None:
         pytest.param(
             GroundedText.of("Describe ", RegionRef(0)), "Describe [region 0]", id="region"
         ),
+        pytest.param(GroundedText.of("a. ", ObjectRef(1)), "a. [object 1]", id="object image"),
         pytest.param(GroundedText.of(Nothing()), "none", id="nothing"),
         pytest.param(GroundedText.of(Nothing("dog")), "no dog", id="nothing with its phrase"),
         pytest.param(GroundedText.of(Phrase("", DOG)), "", id="bare boxes have no words"),
@@ -140,3 +141,16 @@ def test_wrong_types_are_refused(build: object) -> None:
 def test_grounded_text_can_be_pickled_for_data_workers() -> None:
     text = GroundedText.of("a ", Phrase("dog", DOG), Nothing(), RegionRef(1))
     assert pickle.loads(pickle.dumps(text)) == text
+
+
+def test_object_images_survive_json_and_must_be_there() -> None:
+    text = GroundedText.of("Is it ", ObjectRef(1), "?")
+    assert GroundedText.from_json(text.to_json(), [FRAME, SECOND]) == text
+    with pytest.raises(DataError, match="object image 1 is referred to, there are 1 images"):
+        GroundedText.from_json(text.to_json(), [FRAME])
+
+
+@pytest.mark.parametrize("image", [0, -1, True, "1", 1.0])
+def test_an_object_image_is_a_further_picture(image: object) -> None:
+    with pytest.raises(DialectError, match="an integer from 1"):
+        ObjectRef(image)  # type: ignore[arg-type]
