@@ -267,8 +267,10 @@ class RegionsConfig(PartConfig):
     """How a box becomes a vector, and how that vector meets the text.
 
     Attributes:
-        kind: `none`, `multilevel_roi` (Groma, section 3.2) or `multiscale_mean` (MG-LLaVA, section
-            3.2: the mean of a RoIAlign over all levels at once, then a projector of its own).
+        kind: `none`, `multilevel_roi` (Groma, section 3.2), `multiscale_mean` (MG-LLaVA, section
+            3.2: the mean of a RoIAlign over all levels at once, then a projector of its own) or
+            `crop` (TinyGroundingGPT, section 3.3: an object is a picture of its own, cut out,
+            zoomed, and seen by the same towers, fusion and projector; it has no slots).
         roi_size: side of the RoIAlign grid.
         roi_boxes: what RoIAlign reads as two corners: the box's `corners`, or its centre and size
             (`official_cxcywh`). Deviates: Groma's released weights were trained with the latter,
@@ -295,9 +297,12 @@ class RegionsConfig(PartConfig):
             or `f2b_attention` (fused tokens look at the regions; no region tokens).
         never_empty: a picture without regions gets one of no size in its top left corner. Deviates:
             no; MG-LLaVA's weights always saw at least one region.
+        merge_crops: of `crop`: side of the square of an object's tokens that are averaged into one,
+            after the projector; 1: all tokens. Deviates: ours; the paper gives every object as many
+            tokens as the picture, which makes a question of several objects very long.
     """
 
-    kind: Literal["none", "multilevel_roi", "multiscale_mean"] = "none"
+    kind: Literal["none", "multilevel_roi", "multiscale_mean", "crop"] = "none"
     roi_size: int = 14
     roi_boxes: Literal["corners", "official_cxcywh"] = "corners"
     roi_canvas: int = 0
@@ -314,9 +319,15 @@ class RegionsConfig(PartConfig):
     depth: int = 2
     merge: Literal["concat", "b2f_attention", "f2b_attention"] = "concat"
     never_empty: bool = False
+    merge_crops: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.merge_crops < 1:
+            raise ConfigError(
+                f"regions.merge_crops is {self.merge_crops}; 1 keeps all tokens of an object, "
+                "more averages squares of that side."
+            )
         wanted = len(self.level_scales) if self.roi_canvas else 0
         if len(self.roi_strides) != wanted:
             raise ConfigError(
@@ -326,16 +337,21 @@ class RegionsConfig(PartConfig):
             )
 
     @property
+    def from_levels(self) -> bool:
+        """Whether boxes are read from the picture's own feature levels, a slot each."""
+        return self.kind not in ("none", "crop")
+
+    @property
     def in_text(self) -> bool:
-        """Whether regions stand in the text as tokens."""
-        return self.kind != "none" and self.merge != "f2b_attention"
+        """Whether region slots stand in the text as tokens."""
+        return self.from_levels and self.merge != "f2b_attention"
 
 
 @dataclass(frozen=True)
 class TokenIds(PartConfig):
     """Ids of the tokens that the model replaces by features; -1 where the dialect has none.
 
-    `image` and `region` may lie beyond the token table: they are never looked up.
+    `image`, `region` and `object` may lie beyond the token table: they are never looked up.
 
     Attributes:
         image: one a fused vision token.
@@ -343,6 +359,7 @@ class TokenIds(PartConfig):
         region_feature: a user region's feature in the text.
         ground_box: a box of the answer whose slot is not known yet (training only).
         first_region: id of `<r0>`; the other region names follow it.
+        object: one a token of an object image (`regions.kind` `crop`).
     """
 
     image: int = -1
@@ -350,6 +367,7 @@ class TokenIds(PartConfig):
     region_feature: int = -1
     ground_box: int = -1
     first_region: int = -1
+    object: int = -1
 
 
 _PARTS: dict[str, type[PartConfig]] = {
@@ -416,7 +434,7 @@ class ParfocalConfig(PreTrainedConfig):
         levels = len(tower.level_layers)
         maps = len(tower.proposer_layers) or levels
         if (self.proposer.kind != "none" and maps == 0) or (
-            self.regions.kind != "none" and levels == 0
+            self.regions.from_levels and levels == 0
         ):
             raise ConfigError(
                 f"a proposer or region encoder needs vision.towers[{self.vision.levels_from}]"
@@ -429,10 +447,11 @@ class ParfocalConfig(PreTrainedConfig):
                 f"regions.merge is {self.regions.merge!r}, which regions.kind 'multiscale_mean' "
                 f"has and {self.regions.kind!r} has not; use 'concat'."
             )
-        if self.proposer.kind != "none" and self.regions.kind == "none":
+        if self.proposer.kind != "none" and not self.regions.from_levels:
             raise ConfigError(
                 "proposer without regions: proposed boxes would never reach the text; "
-                "set regions.kind."
+                f"set regions.kind, which is {self.regions.kind!r}, to 'multilevel_roi' or "
+                "'multiscale_mean'."
             )
         if self.regions.kind == "multilevel_roi" and len(self.regions.level_scales) > levels:
             raise ConfigError(

@@ -5,7 +5,8 @@ Regions fill a fixed number of slots with a mask, so every shape is static; dead
 out of attention and get no position, which makes the numbers equal to a layout that holds live
 regions only.
 
-Shapes: B rows, L tokens, T image tokens, R region slots, D text width, V vocabulary.
+Shapes: B rows, L tokens, T image tokens, R region slots, K object images of O tokens, D text width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from parfocal.errors import ShapeError
 from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.fusion import FusionInputs, build_fusion
 from parfocal.models.multiscale_mean import build_merge
+from parfocal.models.objects import object_tokens, pool_tokens
 from parfocal.models.projector import Projector
 from parfocal.models.proposer import (
     Candidates,
@@ -125,6 +127,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision.token_channels[0],
             self.fusion.out_channels,
         )
+        self.num_object_tokens = object_tokens(config.regions, self.projector.num_tokens)
         self.text = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -135,7 +138,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @property
     def num_slots(self) -> int:
-        """Number of region slots; 0 for a model without regions."""
+        """Number of region slots; 0 for a model without them."""
         return self.config.proposer.max_regions if self.regions is not None else 0
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -181,6 +184,31 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             levels = self.regions.prepare(levels)
         return ImageFeatures(image, levels, candidates, tokens)
 
+    def encode_objects(self, pixel_values: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Encode object images as pictures are, and average their tokens.
+
+        Args:
+            pixel_values: one float[B, K, 3, S, S] a tower, padded.
+            mask: bool[B, K], False in padding, which comes last.
+
+        Returns:
+            float[B, K * O, D], what `forward` takes as object_features, zeros in padding.
+
+        Raises:
+            ShapeError: if the model reads no object images.
+        """
+        if not self.num_object_tokens:
+            raise ShapeError(
+                f"this model reads no object images: regions.kind is {self.config.regions.kind!r}, "
+                "not 'crop'."
+            )
+        features = self.vision([values[mask] for values in pixel_values])
+        tokens = self.projector(self.fusion(features.tokens, features.levels))
+        pooled = pool_tokens(tokens, self.config.regions.merge_crops)
+        objects = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
+        objects[mask] = pooled
+        return objects.flatten(1, 2)
+
     # Step 2: which boxes
 
     def propose(
@@ -204,7 +232,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if self.regions is None:
             raise ShapeError(
-                "this model has no region encoder (regions.kind is 'none'); "
+                f"this model has no region encoder (regions.kind is {self.config.regions.kind!r}); "
                 "it can neither take nor propose boxes."
             )
         if user_boxes is None:
@@ -247,13 +275,20 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # Step 3: text
 
-    def embed(self, input_ids: Tensor, image: Tensor, regions: Tensor | None) -> Tensor:
-        """Look up tokens and put image tokens, region slots and user regions in their places.
+    def embed(
+        self,
+        input_ids: Tensor,
+        image: Tensor,
+        regions: Tensor | None,
+        objects: Tensor | None = None,
+    ) -> Tensor:
+        """Look up tokens and put image tokens, objects, region slots and user regions into place.
 
         Args:
             input_ids: int[B, L].
             image: float[B, T, D]; for rows with other numbers of pictures than one: `rows_of`.
             regions: float[B, R, D], or None for text without region slots; likewise.
+            objects: float[B, K * O, D] of `encode_objects`, or None for text without object images.
 
         Returns:
             float[B, L, D].
@@ -264,6 +299,11 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ids, embeds = self.config.token_ids, self._look_up(input_ids)
         where = input_ids == ids.image
         embeds = _scatter(embeds, where, image, self.num_image_tokens, "image tokens")
+        if ids.object >= 0:
+            if objects is None:
+                objects = embeds.new_zeros(len(embeds), 0, embeds.shape[-1])
+            where = input_ids == ids.object
+            embeds = _scatter(embeds, where, objects, self.num_object_tokens, "object tokens")
         if regions is None:
             return embeds
         embeds = self._place_slots(embeds, input_ids, regions, ids)
@@ -278,7 +318,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _look_up(self, input_ids: Tensor) -> Tensor:
         """Return the tokens' vectors, float[B, L, D]; placeholders may lie beyond the table."""
         ids, rows = self.config.token_ids, self.config.text_config.vocab_size
-        for placeholder in (ids.image, ids.region):
+        for placeholder in (ids.image, ids.region, ids.object):
             if placeholder >= rows:
                 input_ids = input_ids.masked_fill(input_ids == placeholder, 0)
         return self.get_input_embeddings()(input_ids)
@@ -324,6 +364,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         image_features: Tensor | None = None,
         region_features: Tensor | None = None,
+        object_features: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> ParfocalOutput:
@@ -340,6 +381,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             image_features: float[B, T, D] of `image_tokens`; see `rows_of` for rows of several
                 pictures, or of none.
             region_features: float[B, R, D] of `Regions.features`; likewise.
+            object_features: float[B, K * O, D] of `encode_objects`.
             logits_to_keep: compute logits for the last n positions only (0: all), or for these
                 positions.
             **kwargs: passed on to the language model.
@@ -349,7 +391,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if image_features is None or started:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             else:
-                inputs_embeds = self.embed(input_ids, image_features, region_features)
+                inputs_embeds = self.embed(
+                    input_ids, image_features, region_features, object_features
+                )
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             counted = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
             position_ids = counted[:, -inputs_embeds.shape[1] :]
@@ -371,7 +415,8 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         cache = inputs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
-            inputs["image_features"] = inputs["region_features"] = None
+            for name in ("image_features", "region_features", "object_features"):
+                inputs[name] = None
         return inputs
 
 

@@ -3,7 +3,7 @@
 One object serves training, evaluation, the command line and any server: there is no second prompt,
 resize or box parser.
 
-Shapes: B rows, L tokens, U user boxes, G boxes of answers, S input side.
+Shapes: B rows, L tokens, U user boxes, G boxes of answers, K object images, S input side.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import Sample
 from parfocal.dialects import Dialect, Parsed, View, get_dialect
 from parfocal.dialects.grounded import GroundedText
+from parfocal.dialects.objects import OBJECT_MARK
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig, PartConfig, TokenIds, VisionConfig
 from parfocal.models.frames import prepare_frame
+from parfocal.models.objects import check_objects, expand, object_tokens, pad_rows, shown_objects
 
 FILE_NAME = "parfocal_processor.json"
 IGNORED = -100
@@ -86,6 +88,7 @@ class ProcessorSettings(PartConfig):
         num_slots: region slots in the text.
         layout: `RegionsConfig.layout`, how a slot is written.
         token_ids: the placeholders.
+        num_object_tokens: placeholders an object image takes; 0 where the model reads none.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -95,6 +98,7 @@ class ProcessorSettings(PartConfig):
     num_slots: int = 0
     layout: str = "interleaved"
     token_ids: TokenIds = field(default_factory=TokenIds)
+    num_object_tokens: int = 0
 
     def __post_init__(self) -> None:
         parts: dict[str, type[PartConfig]] = {
@@ -123,6 +127,9 @@ class TextBatch:
         ground_boxes: float[B, G, 4], the boxes behind `<ground_box>` in order of appearance, as
             `user_boxes`; None when asking.
         ground_mask: bool[B, G], False in padding; None when asking.
+        object_pixels: one float[B, K, 3, S, S] a tower, the object images that each row shows, in
+            order of appearance, padded; None where no row shows any.
+        object_mask: bool[B, K], False in padding; likewise.
     """
 
     input_ids: Tensor
@@ -133,17 +140,18 @@ class TextBatch:
     turn: Tensor | None = None
     ground_boxes: Tensor | None = None
     ground_mask: Tensor | None = None
+    object_pixels: list[Tensor] | None = None
+    object_mask: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
         """Return the same batch on another device."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return TextBatch(
-            **{
-                name: value.to(device, non_blocking=non_blocking)
-                for name, value in values.items()
-                if value is not None
-            }
-        )
+
+        def move(value: Any) -> Any:
+            if isinstance(value, list):
+                return [move(item) for item in value]
+            return None if value is None else value.to(device, non_blocking=non_blocking)
+
+        return TextBatch(**{item.name: move(getattr(self, item.name)) for item in fields(self)})
 
 
 class ParfocalProcessor:
@@ -233,6 +241,7 @@ class ParfocalProcessor:
         warps: Sequence[Warp],
         history: Sequence[Sequence[tuple[str, str]]] | None = None,
         pictures: Sequence[int] | None = None,
+        objects: Sequence[Sequence[Image.Image]] | None = None,
     ) -> TextBatch:
         """Tokenise questions for generation, left-padded.
 
@@ -243,8 +252,9 @@ class ParfocalProcessor:
             history: earlier (question, answer) strings of each row, already in the dialect.
             pictures: number of pictures of each row, in order: 0 for text alone, several for
                 frames; None: one each. A question speaks of the boxes of its first picture.
+            objects: the object images of each row; ObjectRef(1) shows the first.
         """
-        rows, start = [], 0
+        rows, written, start = [], [], 0
         for index, question in enumerate(questions):
             count = 1 if pictures is None else pictures[index]
             own, warp = _NO_BOXES, Warp.identity(_NO_BOXES.frame)
@@ -257,12 +267,14 @@ class ParfocalProcessor:
                 ids += self._question_ids(asked, number, count) + said + after
             asking = self.render_question(question, own, warp)
             rows.append(ids + self._question_ids(asking, len(earlier), count))
+            written.append("".join([*(asked for asked, _ in earlier), asking]))
+        shown = self._object_values(written, objects or [()] * len(rows))
         width = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         user_boxes, user_mask = self.unit_boxes(regions, warps)
-        return TextBatch(input_ids, mask, user_boxes, user_mask)
+        return TextBatch(input_ids, mask, user_boxes, user_mask, **shown)
 
     def render_question(self, question: GroundedText, regions: Boxes, warp: Warp) -> str:
         """Write a question in the dialect.
@@ -274,8 +286,9 @@ class ParfocalProcessor:
 
         Raises:
             DialectError: if the question's words hold markup of this model, or it speaks of a
-                box that is not among `regions`.
+                box that is not among `regions`, or of an object image that the model cannot read.
         """
+        check_objects(question, readable=self.settings.num_object_tokens > 0)
         for words in (getattr(span, "text", "") for span in question.spans):
             for mark in self._markup:
                 if mark in words and mark not in _ALLOWED_IN_QUESTIONS:
@@ -283,6 +296,19 @@ class ParfocalProcessor:
                         f"the question holds {mark!r}, which is markup of this model; leave it out."
                     )
         return self.dialect.render(question, self.view(regions.frame, warp, regions))
+
+    def _object_values(
+        self, written: Sequence[str], objects: Sequence[Sequence[Image.Image]]
+    ) -> dict[str, Any]:
+        """Return `object_pixels` and `object_mask` of rows whose questions are `written`."""
+        if not self.settings.num_object_tokens:
+            return {}
+        shown = [shown_objects(text, own) for text, own in zip(written, objects, strict=True)]
+        if not any(shown):
+            return {}
+        values, _ = self.pixel_values([image for row in shown for image in row])
+        pixels, mask = pad_rows(values, [len(row) for row in shown])
+        return {"object_pixels": pixels, "object_mask": mask}
 
     def prefix_ids(self, pictures: int = 1) -> list[int]:
         """Return the tokens a conversation starts with: opening, image tokens, region slots.
@@ -332,12 +358,22 @@ class ParfocalProcessor:
 
     # training
 
-    def pack(self, samples: Sequence[Sample], warps: Sequence[Warp]) -> TextBatch:
+    def pack(
+        self,
+        samples: Sequence[Sample],
+        warps: Sequence[Warp],
+        objects: Sequence[Sequence[Image.Image]] | None = None,
+    ) -> TextBatch:
         """Tokenise every sample as one row: the shared prefix, then each question with its answer.
 
         Turns do not see each other, unless the template's packing is a sequence;
         `parfocal.models.packing` makes the mask. Boxes of answers become `<ground_box>`. A sample
         without a picture is a row of text.
+
+        Args:
+            samples: one a row.
+            warps: of the first picture of each.
+            objects: the further pictures of each; opened here if None.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer.
@@ -351,6 +387,12 @@ class ParfocalProcessor:
         user_boxes, user_mask = self.unit_boxes([sample.regions for sample in samples], warps)
         ground_boxes, ground_mask = self.unit_boxes([row[3] for row in rows], warps)
         attention = (columns[2] >= 0).long()
+        written = [row[4] for row in rows]
+        if objects is None:
+            objects = [
+                sample.open_images()[1:] if OBJECT_MARK.search(text) else []
+                for sample, text in zip(samples, written, strict=True)
+            ]
         return TextBatch(
             input_ids=columns[0],
             attention_mask=attention,
@@ -360,12 +402,13 @@ class ParfocalProcessor:
             turn=columns[2],
             ground_boxes=ground_boxes,
             ground_mask=ground_mask,
+            **self._object_values(written, objects),
         )
 
     def _packed_row(
         self, sample: Sample, warp: Warp
-    ) -> tuple[list[int], list[int], list[int], Boxes]:
-        template, pictures = self.settings.template, min(1, len(sample.images))
+    ) -> tuple[list[int], list[int], list[int], Boxes, str]:
+        written, template, pictures = "", self.settings.template, min(1, len(sample.images))
         ids = self.prefix_ids(pictures)
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
         frame = sample.regions.frame
@@ -382,9 +425,11 @@ class ParfocalProcessor:
                     f"sample {sample.id!r}, turn {number}: "
                     "expected a user's turn and an assistant's after it."
                 )
-            asked = self._question_ids(
-                self.dialect.render(question.text, view), number // 2, pictures
-            )
+            check_objects(question.text, readable=self.settings.num_object_tokens > 0)
+            check_objects(answer.text, readable=False)
+            asking = self.dialect.render(question.text, view)
+            asked = self._question_ids(asking, number // 2, pictures)
+            written += asking
             said, after = self._answer_ids(self.dialect.render(answer.text, view))
             ids += asked + said + after
             labels += [IGNORED] * len(asked) + said + [IGNORED] * len(after)
@@ -396,7 +441,7 @@ class ParfocalProcessor:
                 for phrase in phrases
                 if len(phrase.boxes)
             ]
-        return ids, labels, turn, Boxes.concat(ground)
+        return ids, labels, turn, Boxes.concat(ground), written
 
     # answers
 
@@ -434,7 +479,11 @@ class ParfocalProcessor:
         if number == 0 and pictures and template.first is not None:
             user = template.first
         start = self._bos() if number and template.bos == "turns" else []
-        return start + self._ids(user + text + template.turn_end + template.assistant)
+        whole = user + text + template.turn_end + template.assistant
+        if not self.settings.num_object_tokens:
+            return start + self._ids(whole)
+        places = [self.settings.token_ids.object] * self.settings.num_object_tokens
+        return start + expand(whole, self._ids, places)
 
     def _answer_ids(self, text: str) -> tuple[list[int], list[int]]:
         """Return an answer with its end, and what stands between it and the next question."""
@@ -509,6 +558,12 @@ def build_processor(
             "the config's token_ids.image is not set; add '<image>' to the tokenizer and take the "
             "ids with token_ids_of(tokenizer)."
         )
+    objects = object_tokens(config.regions, num_image_tokens)
+    if objects and config.token_ids.object < 0:
+        raise ConfigError(
+            "regions.kind is 'crop' but the config's token_ids.object is not set; it may be any id "
+            "beyond the tokenizer's."
+        )
     slots = config.proposer.max_regions if config.regions.in_text else 0
     settings = ProcessorSettings(
         vision=config.vision,
@@ -518,6 +573,7 @@ def build_processor(
         num_slots=slots,
         layout=config.regions.layout,
         token_ids=config.token_ids,
+        num_object_tokens=objects,
     )
     return ParfocalProcessor(tokenizer, settings)
 
@@ -531,6 +587,7 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
         "region_feature": "<refer_feat>",
         "ground_box": "<ground_box>",
         "first_region": region_token(0),
+        "object": "<object>",
     }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
 

@@ -258,5 +258,7 @@ REGION_ENCODERS: dict[str, type[MultilevelRoi] | type[MultiscaleMean]] = {
 def build_regions(
     config: RegionsConfig, channels: Sequence[int], width: int
 ) -> MultilevelRoi | MultiscaleMean | None:
-    """Build the region encoder that `config.kind` names; None for 'none'."""
-    return None if config.kind == "none" else REGION_ENCODERS[config.kind](config, channels, width)
+    """Build the region encoder that `config.kind` names; None for 'none' and 'crop'."""
+    if not config.from_levels:
+        return None
+    return REGION_ENCODERS[config.kind](config, channels, width)

@@ -65,7 +65,7 @@ class TestEveryPart:
         (FusionConfig, {"kind": "sum"}),
         (ProjectorConfig, {"merge": 3}),
         (ProposerConfig, {"kind": "yolo"}),
-        (RegionsConfig, {"kind": "crop"}),
+        (RegionsConfig, {"kind": "mask"}),
         (RegionsConfig, {"context": "graph"}),
         (RegionsConfig, {"layout": "stacked"}),
     ],
