@@ -15,6 +15,12 @@ from parfocal.models.presets_mg_llava import (
     mg_llava_vicuna_13b,
     mg_llava_yi1_5_34b,
 )
+from parfocal.models.presets_tiny_grounding_gpt import (
+    tiny_grounding_gpt_1_5b,
+    tiny_grounding_gpt_3b,
+    tiny_grounding_gpt_7b,
+    tiny_grounding_gpt_qwen2_1_5b,
+)
 
 
 def mini(vocab_size: int = 1024) -> ParfocalConfig:
@@ -145,6 +151,10 @@ PRESETS: dict[str, Callable[..., ParfocalConfig]] = {
     "mg_llava_llama3_8b": mg_llava_llama3_8b,
     "mg_llava_vicuna_13b": mg_llava_vicuna_13b,
     "mg_llava_yi1_5_34b": mg_llava_yi1_5_34b,
+    "tiny_grounding_gpt_1_5b": tiny_grounding_gpt_1_5b,
+    "tiny_grounding_gpt_3b": tiny_grounding_gpt_3b,
+    "tiny_grounding_gpt_7b": tiny_grounding_gpt_7b,
+    "tiny_grounding_gpt_qwen2_1_5b": tiny_grounding_gpt_qwen2_1_5b,
 }
 
 
