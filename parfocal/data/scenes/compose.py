@@ -37,8 +37,8 @@ class SceneStyle:
         length: shortest and longest object (its longer side), drawn log-uniformly.
         overlap: most of the smaller box that another box may cover.
         visible: fraction of an object's own pixels that must stay visible.
-        twins: probability that a scene repeats one or two kinds on purpose; the colours of one noun,
-            which some scenes get, can repeat one more.
+        twins: probability that a scene repeats one or two kinds on purpose; the colours of one
+            noun, which some scenes get, can repeat one more.
     """
 
     side: int = 192
