@@ -101,6 +101,11 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
     _supports_flash_attn = True
     _no_split_modules: ClassVar[list[str]] = ["MultilevelRoi", "MultiscaleMean"]
+    # Quantisers skip these, so that only the language model is squeezed: boxes and features do not
+    # survive it, and they are a small share of the weights. A load as float16 keeps them whole too.
+    _keep_in_fp32_modules: ClassVar[list[str]] = [
+        "vision", "fusion", "projector", "proposer", "refiner", "regions", "merge",
+    ]  # fmt: skip
 
     def __init__(self, config: ParfocalConfig) -> None:
         super().__init__(config)
@@ -307,13 +312,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if regions is None:
             return embeds
         embeds = self._place_slots(embeds, input_ids, regions, ids)
-        # a user's region inside the text takes the feature of the slot whose index token stands
-        # two places before it: <rk></roi><refer_feat>
-        rows, columns = torch.nonzero(input_ids == ids.region_feature, as_tuple=True)
-        if len(rows):
-            slots = input_ids[rows, columns - 2] - ids.first_region
-            embeds = embeds.index_put((rows, columns), regions[rows, slots].to(embeds.dtype))
-        return embeds
+        return self._place_mentions(embeds, input_ids, regions, ids)
 
     def _look_up(self, input_ids: Tensor) -> Tensor:
         """Return the tokens' vectors, float[B, L, D]; placeholders may lie beyond the table."""
@@ -335,6 +334,25 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ]
         named = regions + names.to(regions.dtype)
         return _scatter(embeds, where, named, self.num_slots, "region slots")
+
+    def _place_mentions(
+        self, embeds: Tensor, input_ids: Tensor, regions: Tensor, ids: TokenIds
+    ) -> Tensor:
+        """Put regions float[B, R, D] where a user's region is mentioned inside the text.
+
+        It is the slot whose index token stands two places before: <rk></roi><refer_feat>.
+        """
+        if ids.region_feature < 0:
+            return embeds
+        where = input_ids == ids.region_feature
+        slots = input_ids.roll(2, dims=1) - ids.first_region
+        known = (slots >= 0) & (slots < regions.shape[1])
+        if not torch.compiler.is_compiling() and bool((where & ~known).any()):
+            raise ShapeError(
+                f"a mention of a region does not follow one of the {regions.shape[1]} region names "
+                "by two places; make the inputs with this model's processor."
+            )
+        return _put(embeds, where, regions, slots)
 
     def live_mask(self, input_ids: Tensor, attention_mask: Tensor, region_mask: Tensor) -> Tensor:
         """Return attention_mask int[B, L] with the dead region slots of each row switched off.
@@ -387,8 +405,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **kwargs: passed on to the language model.
         """
         if inputs_embeds is None:
-            started = past_key_values is not None and past_key_values.get_seq_length() > 0
-            if image_features is None or started:
+            if image_features is None or _started(past_key_values):
                 inputs_embeds = self.get_input_embeddings()(input_ids)
             else:
                 inputs_embeds = self.embed(
@@ -413,27 +430,43 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         """Keep features for the first step only; later steps find them in the cache."""
         inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
+        if _started(inputs.get("past_key_values")):
             for name in ("image_features", "region_features", "object_features"):
                 inputs[name] = None
         return inputs
+
+
+def _started(cache: Cache | None) -> bool:
+    """Whether the cache holds tokens already."""
+    return cache is not None and bool(cache.get_seq_length() > 0)
 
 
 def _scatter(embeds: Tensor, where: Tensor, values: Tensor, unit: int, what: str) -> Tensor:
     """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], in order.
 
     A row takes all of its values or, when it has fewer pictures than others, the first of them, in
-    multiples of `unit`.
+    multiples of `unit`; compiled code takes that for granted.
     """
-    counts = where.sum(1)
-    fits = (counts == values.shape[1]) | ((counts < values.shape[1]) & (counts % unit == 0))
-    if not bool(fits.all()):
-        raise ShapeError(
-            f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; "
-            "make the inputs with this model's processor."
-        )
-    return embeds.masked_scatter(where[..., None], _first(values, counts).to(embeds.dtype))
+    if not torch.compiler.is_compiling():
+        counts = where.sum(1)
+        fits = (counts == values.shape[1]) | ((counts < values.shape[1]) & (counts % unit == 0))
+        if not bool(fits.all()):
+            raise ShapeError(
+                f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; "
+                "make the inputs with this model's processor."
+            )
+    return _put(embeds, where, values, where.cumsum(1) - 1)
+
+
+def _put(embeds: Tensor, where: Tensor, values: Tensor, place: Tensor) -> Tensor:
+    """Overwrite embeds [B, L, D] at where bool[B, L] by values [B, N, D] of index place int[B, L].
+
+    No shape depends on what the tensors hold, so that it compiles in one piece.
+    """
+    if values.shape[1] == 0:  # no row has a picture
+        return embeds
+    index = place.clamp(0, values.shape[1] - 1)[..., None].expand(-1, -1, values.shape[2])
+    return torch.where(where[..., None], values.gather(1, index).to(embeds.dtype), embeds)
 
 
 def _first(values: Tensor, counts: Tensor) -> Tensor:
