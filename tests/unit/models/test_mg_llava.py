@@ -1,4 +1,4 @@
-"""MG-LLaVA's plan at a toy size: rows with pictures and without, its merges, saving, learning."""
+"""MG-LLaVA's plan at a toy size: rows with pictures and without, its merges, templates."""
 
 from __future__ import annotations
 
@@ -7,88 +7,16 @@ import torch
 from PIL import Image
 
 from parfocal.boxes import Boxes, Frame, Warp
-from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration, rows_of
 from parfocal.models.presets import vary
 from parfocal.models.presets_mg_llava import mg_llava
-from parfocal.models.processing import PromptTemplate, build_processor
+from parfocal.models.processing import PromptTemplate
 from parfocal.models.templates import VICUNA
-from parfocal.models.tokenizers import END, train_tokenizer
-
-LOW = {
-    "backbone": {
-        "model_type": "clip_vision_model", "hidden_size": 8, "intermediate_size": 16,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
-    },
-    "image_size": 28, "token_layer": -2, "input_from": 1,
-}  # fmt: skip
-HIGH = {
-    "backbone": {"model_type": "convnext", "hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1]},
-    "image_size": 64, "level_layers": (1, 2, 3, 4),
-}  # fmt: skip
-VARIANTS = {
-    "as released": {},
-    "b2f": {"regions": {"merge": "b2f_attention"}},
-    "f2b": {"regions": {"merge": "f2b_attention"}},
-    "concat": {"fusion": {"kind": "concat"}},
-    "mining": {"fusion": {"kind": "patch_info_mining"}},
-    "resampler": {"fusion": {"kind": "resampler", "heads": 2}, "projector": {"depth": 0}},
-}
-TEMPLATE = PromptTemplate(opening="<user>", first=".", user="<user>", assistant="<answer>", end=END)
-
-
-def build(variant: str = "as released"):
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["what is it?"] * 3, get_dialect("plain"), TEMPLATE, 0, 300)
-    size = len(tokenizer)
-    text = {
-        "model_type": "llama", "vocab_size": size, "hidden_size": 16, "intermediate_size": 24,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    base = vary(mg_llava(text), {"vision": {"towers": [LOW, HIGH]}, "proposer": {"max_regions": 3}})
-    model = ParfocalForConditionalGeneration(vary(base, VARIANTS[variant])).eval()
-    for value in model.parameters():  # so that parts which start at zero do something
-        if value.requires_grad and value.ndim > 1:
-            torch.nn.init.normal_(value, std=0.3)
-    return model, build_processor(tokenizer, model.config, TEMPLATE, model.num_image_tokens)
-
-
-def inputs_of(model, processor, rows):
-    """Inputs of `forward` for rows of (question, [(picture, boxes)])."""
-    shown = [pair for _, pictures in rows for pair in pictures]
-    counts = [len(pictures) for _, pictures in rows]
-    images = [image for image, _ in shown]
-    values: dict = {}
-    pixels, warps = processor.pixel_values(images) if images else ([], [])
-    boxes = [
-        Boxes(own, image_frame(image)) if own else Boxes.empty(image_frame(image))
-        for image, own in shown
-    ]
-    asked = [GroundedText.of(question) for question, _ in rows]
-    text = processor.ask(asked, boxes, warps, pictures=counts)
-    mask = text.attention_mask
-    if images:
-        features = model.encode(pixels)
-        regions = model.propose(features, text.user_boxes, text.user_mask)
-        mask = model.live_mask(text.input_ids, mask, rows_of(regions.mask, counts))
-        values["image_features"] = rows_of(model.image_tokens(features, regions), counts)
-        if regions.features is not None:
-            values["region_features"] = rows_of(regions.features, counts)
-    return {"input_ids": text.input_ids, "attention_mask": mask, **values}
-
-
-def pictures():
-    generator = torch.Generator().manual_seed(0)
-    sizes = ((40, 30), (30, 44), (64, 64))
-    return [
-        Image.fromarray(torch.randint(0, 256, (h, w, 3), generator=generator).byte().numpy())
-        for w, h in sizes
-    ]
+from parfocal.models.tokenizers import END
+from tests.unit.models.builders import HIGH, LOW, build_mg_llava, inputs_of, pictures
 
 
 def rows():
@@ -100,10 +28,10 @@ def rows():
     ]
 
 
-@pytest.mark.parametrize("variant", ["as released", "f2b", "b2f"])
+@pytest.mark.parametrize("variant", ["conv_gate", "conv_gate f2b", "conv_gate b2f"])
 @torch.inference_mode()
 def test_rows_with_pictures_without_and_with_several_equal_each_alone(variant):
-    model, processor = build(variant)
+    model, processor = build_mg_llava(variant)
     together = inputs_of(model, processor, rows())
     options = {"max_new_tokens": 5, "do_sample": False}
     logits = model(**together).logits[:, -1]
@@ -119,7 +47,7 @@ def test_rows_with_pictures_without_and_with_several_equal_each_alone(variant):
 
 @torch.inference_mode()
 def test_a_picture_without_boxes_has_the_empty_box_and_no_other():
-    model, processor = build()
+    model, processor = build_mg_llava()
     pixels, _ = processor.pixel_values(pictures()[:1])
     regions = model.propose(model.encode(pixels))
     assert regions.mask.tolist() == [[True, False, False]]
@@ -129,7 +57,7 @@ def test_a_picture_without_boxes_has_the_empty_box_and_no_other():
 
 @torch.inference_mode()
 def test_in_f2b_the_regions_change_the_image_tokens_and_take_no_place():
-    model, processor = build("f2b")
+    model, processor = build_mg_llava("conv_gate f2b")
     assert processor.settings.num_slots == 0
     features = model.encode(processor.pixel_values(pictures()[:1])[0])
     boxes = torch.tensor([[[0.5, 0.5, 0.3, 0.3]]])
@@ -142,39 +70,8 @@ def test_in_f2b_the_regions_change_the_image_tokens_and_take_no_place():
     assert not torch.allclose(seen, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradient_reaches_every_part_and_saving_is_lossless(variant, tmp_path):
-    model, processor = build(variant)
-    values = inputs_of(model, processor, rows()[:1])
-    labels = values["input_ids"].masked_fill(values["attention_mask"] == 0, -100)
-    labels = labels.masked_fill(labels >= model.config.text_config.vocab_size, -100)
-    model(**values, labels=labels).loss.backward()
-    parts = {
-        name.split(".")[0]
-        for name, value in model.named_parameters()
-        if value.grad is not None and value.grad.abs().sum() > 0
-    }
-    wanted = {"vision", "regions", "text", "projector", "fusion", "merge"}
-    if variant not in ("f2b", "b2f"):
-        wanted.discard("merge")
-    if variant == "f2b":
-        wanted.discard("regions")  # it has no weights of its own there
-    if variant == "concat":
-        wanted.discard("fusion")
-    if variant == "resampler":
-        wanted.discard("projector")
-    assert parts == wanted
-
-    model.save_pretrained(tmp_path)
-    again = ParfocalForConditionalGeneration.from_pretrained(tmp_path).eval()
-    assert again.config.regions == model.config.regions
-    assert again.config.vision == model.config.vision
-    with torch.inference_mode():
-        assert torch.equal(again(**values).logits, model(**values).logits)
-
-
 def test_the_small_view_is_made_of_the_large_one():
-    _, processor = build()
+    _, processor = build_mg_llava()
     (low, high), _ = processor.picture(pictures()[0])
     assert (low.shape, high.shape) == ((3, 28, 28), (3, 64, 64))
     shrunk = torch.nn.functional.interpolate(high[None], 28, mode="bilinear")[0]
@@ -182,7 +79,7 @@ def test_the_small_view_is_made_of_the_large_one():
 
 
 def test_padding_is_the_mean_colour_rounded_down():
-    _, processor = build()
+    _, processor = build_mg_llava()
     mean, std = (torch.tensor(value) for value in (HIGH_MEAN, HIGH_STD))
     (_, high), _ = processor.picture(Image.new("RGB", (64, 32), "white"))
     corner = ((high[:, 0, 0] * std + mean) * 255).round()
@@ -194,7 +91,7 @@ HIGH_STD = (0.229, 0.224, 0.225)
 
 
 def test_user_boxes_are_rounded_to_whole_pixels_of_the_large_input():
-    _, processor = build()
+    _, processor = build_mg_llava()
     image = Image.new("RGB", (100, 100))
     own = Boxes([[10.2, 20.7, 50.9, 99.9]], image_frame(image))
     _, warp = processor.picture(image)
@@ -207,7 +104,7 @@ def test_user_boxes_are_rounded_to_whole_pixels_of_the_large_input():
 class TestTemplates:
     @pytest.fixture
     def processor(self):
-        _, processor = build()
+        _, processor = build_mg_llava()
         return processor
 
     def ids(self, processor, text):
@@ -277,7 +174,7 @@ def test_config_refuses(change, message):
 
 
 def test_a_resampler_needs_no_projector_and_others_do():
-    model, _ = build("resampler")
+    model, _ = build_mg_llava("resampler")
     assert not list(model.projector.parameters())
     text = {"model_type": "llama", "vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2}
     config = vary(mg_llava(text), {"vision": {"towers": [LOW, HIGH]}, "projector": {"depth": 0}})
