@@ -11,29 +11,31 @@ import numpy as np
 import PIL.Image
 
 from parfocal.boxes import Boxes
-from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Span
+from parfocal.data.sample import cut
+from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Span
 from parfocal.errors import DataError, FrameError
-from parfocal.images import image_frame
+from parfocal.images import image_frame, load_image
 from parfocal.predict.answer import Answer
-from parfocal.predict.protocol import BoxesLike
+from parfocal.predict.protocol import BoxesLike, ObjectsLike
 
 EDGE_SLACK = 1.0  # pixels that a box of the user may reach outside its picture
 
-_REFERENCE = re.compile(r"\[region (\d+)\]")
+_REFERENCE = re.compile(r"(\[(?:region|object) \d+\])")
 
 
 def read_question(
-    question: str | GroundedText, num_boxes: int, separator: str = " "
+    question: str | GroundedText, num_boxes: int, separator: str = " ", num_objects: int = 0
 ) -> GroundedText:
-    """Turn `[region k]` into references, and refer to boxes that the words do not name.
+    """Turn `[region k]` and `[object k]` into references, and add those that the words leave out.
 
     Args:
         question: of the user; a GroundedText stays as it is.
         num_boxes: how many boxes came with it.
         separator: goes before a reference that is added at the end.
+        num_objects: how many object images came with it; they count from 1.
 
     Raises:
-        DataError: if there are no words.
+        DataError: if there are no words, or an object is named that was not given.
         FrameError: if a region is named that was not given.
 
     >>> read_question("What is [region 1]?", 2).spans[1:]
@@ -44,20 +46,65 @@ def read_question(
     if not question.strip():
         raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
     pieces = _REFERENCE.split(question.strip())
-    spans: list[str | Span] = [
-        RegionRef(int(piece)) if index % 2 else piece for index, piece in enumerate(pieces)
-    ]
-    named = {span.index for span in spans if isinstance(span, RegionRef)}
-    beyond = sorted(index for index in named if index >= num_boxes)
-    if beyond:
+    spans = [_reference(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
+    regions = {span.index for span in spans if isinstance(span, RegionRef)}
+    objects = {span.image for span in spans if isinstance(span, ObjectRef)}
+    if max(regions, default=-1) >= num_boxes:
+        beyond = min(index for index in regions if index >= num_boxes)
         raise FrameError(
-            f"the question names [region {beyond[0]}] but {num_boxes} boxes were given; "
+            f"the question names [region {beyond}] but {num_boxes} boxes were given; "
             "they count from 0."
         )
-    for index in range(num_boxes):
-        if index not in named:
-            spans += [separator, RegionRef(index)]
+    if max(objects, default=0) > num_objects:
+        raise DataError(
+            f"the question names [object {max(objects)}] but {num_objects} object images were "
+            "given; they count from 1."
+        )
+    missing: list[Span] = [RegionRef(index) for index in range(num_boxes) if index not in regions]
+    missing += [ObjectRef(image) for image in range(1, num_objects + 1) if image not in objects]
+    for span in missing:
+        spans += [separator, span]
     return GroundedText.of(*spans)
+
+
+def _reference(mark: str) -> str | Span:
+    """Read `[region 0]` or `[object 1]`; `[object 0]` names nothing and stays words."""
+    kind, number = mark.strip("[]").split()
+    if kind == "region":
+        return RegionRef(int(number))
+    return ObjectRef(int(number)) if int(number) else mark
+
+
+def read_objects(image: PIL.Image.Image, objects: ObjectsLike) -> list[PIL.Image.Image]:
+    """The object images: pictures as they are, boxes cut out of `image`.
+
+    Args:
+        image: the picture that is asked about.
+        objects: boxes, xyxy pixels of `image`, and pictures.
+
+    Raises:
+        FrameError: if a box is empty or not inside the picture.
+        ImageError: if a picture cannot be read.
+    """
+    if objects is None:
+        return []
+    if isinstance(objects, Boxes):
+        objects = read_boxes(image, objects).to_json()
+    found = []
+    for entry in objects:
+        if _is_box(entry):
+            (box,) = read_boxes(image, [entry]).to_json()
+            found.append(cut(image, box))
+        else:
+            found.append(load_image(entry))
+    return found
+
+
+def _is_box(entry: Any) -> bool:
+    """Whether an entry is four numbers and not a file, bytes or a picture."""
+    if isinstance(entry, np.ndarray):
+        return entry.ndim == 1
+    return isinstance(entry, Sequence) and not isinstance(entry, str | bytes)
 
 
 def read_boxes(image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
 from parfocal.boxes import Boxes, Warp
-from parfocal.dialects.grounded import GroundedText, RegionRef
+from parfocal.dialects.grounded import GroundedText, ObjectRef, RegionRef, Span
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import read_boxes, read_question
+from parfocal.predict.asking import read_boxes, read_objects, read_question
 
 if TYPE_CHECKING:
     from parfocal.predict.predictor import Predictor
-    from parfocal.predict.protocol import BoxesLike
+    from parfocal.predict.protocol import BoxesLike, ObjectsLike
 
 
 @dataclass
@@ -28,32 +29,48 @@ class Chat:
         image: what they are about.
         answers: so far, in order.
         regions: the boxes given with each question, pixels of `image`.
+        objects: the object images given with each question.
     """
 
     predictor: Predictor
     image: PIL.Image.Image
     answers: list[Answer] = field(default_factory=list)
     regions: list[Boxes] = field(default_factory=list)
+    objects: list[list[PIL.Image.Image]] = field(default_factory=list)
 
-    def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
+    def ask(
+        self,
+        question: str,
+        boxes: BoxesLike = None,
+        *,
+        objects: ObjectsLike = None,
+        **options: Any,
+    ) -> Answer:
         """Ask the next question; see `Predictor.ask`.
 
-        `[region 0]` is always the first of the `boxes` given with this question; boxes of earlier
-        questions are known from the history.
+        `[region 0]` is always the first of the `boxes` given with this question, `[object 1]` the
+        first of its `objects`; those of earlier questions are known from the history.
         """
         predictor, processor = self.predictor, self.predictor.processor
+        new, crops = read_boxes(self.image, boxes), read_objects(self.image, objects)
         if processor.settings.template.independent_turns or not self.answers:
-            answer = predictor.ask(self.image, question, boxes, **options)
+            answer = predictor.ask(self.image, question, boxes, objects=crops, **options)
         else:
             scene = predictor._see([self.image])
-            new = read_boxes(self.image, boxes)
-            known = sum(len(earlier) for earlier in self.regions)
             own = Boxes.concat([*self.regions, new])
-            asked = _shifted(read_question(question, len(new)), known)
+            shown = [*chain.from_iterable(self.objects), *crops]
+            asked = _shifted(
+                read_question(question, len(new), num_objects=len(crops)),
+                len(own) - len(new),
+                len(shown) - len(crops),
+            )
             before = self._history(scene.warp(0), predictor._regions(scene, own))
-            answer = predictor._answer(scene, [asked], [own], history=[before], **options)[0]
+            answer = predictor._answer(
+                scene, [asked], [own], history=[before], objects=[shown], **options
+            )[0]
         self.answers.append(answer)
-        self.regions.append(read_boxes(self.image, boxes))
+        self.regions.append(new)
+        self.objects.append(crops)
         return answer
 
     def _history(self, warp: Warp, regions: Boxes) -> list[tuple[str, str]]:
@@ -72,10 +89,12 @@ class Chat:
         return turns
 
 
-def _shifted(question: GroundedText, known: int) -> GroundedText:
-    """Count region references from `known` on: earlier turns' boxes come first."""
-    spans = [
-        RegionRef(span.index + known) if isinstance(span, RegionRef) else span
-        for span in question.spans
-    ]
-    return GroundedText(tuple(spans))
+def _shifted(question: GroundedText, boxes: int, objects: int) -> GroundedText:
+    """Count references on from earlier turns' boxes and objects, which come first."""
+
+    def shift(span: Span) -> Span:
+        if isinstance(span, RegionRef):
+            return RegionRef(span.index + boxes)
+        return ObjectRef(span.image + objects) if isinstance(span, ObjectRef) else span
+
+    return GroundedText(tuple(map(shift, question.spans)))

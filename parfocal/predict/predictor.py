@@ -31,11 +31,12 @@ from parfocal.predict.asking import (
     check_lengths,
     name_bare_boxes,
     read_boxes,
+    read_objects,
     read_phrase,
     read_question,
 )
 from parfocal.predict.chat import Chat
-from parfocal.predict.protocol import BoxesLike, Picture
+from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture
 
 MAX_NEW_TOKENS = 192
 
@@ -82,7 +83,13 @@ class Predictor:
     # single forms
 
     def ask(
-        self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any
+        self,
+        image: Picture,
+        question: str | GroundedText,
+        boxes: BoxesLike = None,
+        *,
+        objects: ObjectsLike = None,
+        **options: Any,
     ) -> Answer:
         """Answer a question.
 
@@ -91,10 +98,12 @@ class Predictor:
             question: words; `[region 0]` in them names the first of `boxes`. Boxes that are not
                 named are named at the end.
             boxes: regions the question is about, xyxy in pixels of the picture.
+            objects: object images, for models that read them: boxes to cut out, or pictures. The
+                words name them from 1, as in the options "a. [object 1]; b. [object 2]".
             options: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `seed`,
                 `streamer`.
         """
-        return self.ask_batch([image], [question], [boxes], **options)[0]
+        return self.ask_batch([image], [question], [boxes], objects=[objects], **options)[0]
 
     def locate(self, image: Picture, phrase: str, *, all: bool = False, **options: Any) -> Answer:
         """Find what `phrase` names; `Answer.text.is_nothing` when it is not there.
@@ -139,20 +148,25 @@ class Predictor:
         images: Sequence[Picture],
         questions: Sequence[str | GroundedText],
         boxes: Sequence[BoxesLike] | None = None,
+        *,
+        objects: Sequence[ObjectsLike] | None = None,
         **options: Any,
     ) -> list[Answer]:
         """Answer one question a picture; see `ask`.
 
         A picture that is given several times (the same object) is encoded once.
         """
-        check_lengths(images=images, questions=questions, boxes=images if boxes is None else boxes)
+        boxes = [None] * len(images) if boxes is None else boxes
+        objects = [None] * len(images) if objects is None else objects
+        check_lengths(images=images, questions=questions, boxes=boxes, objects=objects)
         scene = self._see(images)
-        given = boxes or [None] * len(images)
-        regions = [read_boxes(scene.image(row), own) for row, own in enumerate(given)]
+        regions = [read_boxes(scene.image(row), own) for row, own in enumerate(boxes)]
+        crops = [read_objects(scene.image(row), own) for row, own in enumerate(objects)]
         asked = [
-            read_question(text, len(own)) for text, own in zip(questions, regions, strict=True)
+            read_question(text, len(own), num_objects=len(shown))
+            for text, own, shown in zip(questions, regions, crops, strict=True)
         ]
-        return self._answer(scene, asked, regions, **options)
+        return self._answer(scene, asked, regions, objects=crops, **options)
 
     def locate_batch(
         self,
@@ -237,6 +251,7 @@ class Predictor:
         unique: bool = False,
         expects_boxes: bool = False,
         history: list[list[tuple[str, str]]] | None = None,
+        objects: list[list[PIL.Image.Image]] | None = None,
         **options: Any,
     ) -> list[Answer]:
         """Ask one question a row of `scene`.
@@ -248,11 +263,13 @@ class Predictor:
             unique: name no region twice.
             expects_boxes: an answer without boxes is a problem.
             history: earlier (question, answer) strings of each row, in the dialect.
+            objects: the object images of each row; ObjectRefs count them from 1.
             options: as in `ask`.
         """
         started = time.perf_counter()
         warps = [scene.warp(row) for row in range(len(questions))]
-        text = self.processor.ask(questions, regions, warps, history).to(self.model.device)
+        text = self.processor.ask(questions, regions, warps, history, None, objects)
+        text = text.to(self.model.device)
         with torch.inference_mode():
             features = scene.features[scene.rows]
             chosen = None
@@ -327,6 +344,9 @@ class Predictor:
             first = model.config.token_ids.first_region
             processors.append(LiveRegions(first, regions.mask, input_ids.shape[1], unique))
             extra["region_features"] = regions.features
+        if text.object_pixels is not None:
+            pixels = [self._float(value) for value in text.object_pixels]
+            extra["object_features"] = model.encode_objects(pixels, text.object_mask)
         output = model.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = str | Path | bytes | PIL.Image.Image | np.ndarray
 BoxesLike: TypeAlias = Boxes | Sequence[Sequence[float]] | None
+# object images: boxes to cut out of the picture, or pictures, in any mixture
+ObjectsLike: TypeAlias = Boxes | Sequence[Sequence[float] | Picture] | None
 
 
 @runtime_checkable
