@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from parfocal.models.processing import PromptTemplate
+from parfocal.models.settings import PromptTemplate
 
 VICUNA = PromptTemplate(
     bos="turns",

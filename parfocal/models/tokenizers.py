@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from parfocal.dialects import Dialect
 from parfocal.dialects.region_tokens import region_token
-from parfocal.models.processing import PromptTemplate
+from parfocal.models.settings import PromptTemplate
 
 PAD, END, IMAGE = "<pad>", "<end>", "<image>"
 

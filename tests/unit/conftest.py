@@ -40,7 +40,8 @@ def build_tiny(
     from parfocal.dialects import get_dialect
     from parfocal.models.modeling import ParfocalForConditionalGeneration
     from parfocal.models.presets import tiny, vary
-    from parfocal.models.processing import PromptTemplate, build_processor, token_ids_of
+    from parfocal.models.processing import build_processor, token_ids_of
+    from parfocal.models.settings import PromptTemplate
     from parfocal.models.tokenizers import END, train_tokenizer
 
     words = {"user": "<user>", "assistant": "<answer>", "end": END, **(template or {})}

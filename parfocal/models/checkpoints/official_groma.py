@@ -20,7 +20,8 @@ from parfocal.errors import CheckpointError
 from parfocal.models.checkpoints.groma import OfficialConstants, groma_config
 from parfocal.models.checkpoints.tokenizer_model import add_tokens, is_legacy, read_tokenizer
 from parfocal.models.config import ParfocalConfig
-from parfocal.models.processing import ParfocalProcessor, PromptTemplate, build_processor
+from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.settings import PromptTemplate
 
 STAGES = ("auto", "finetune", "pretrain", "detector")
 

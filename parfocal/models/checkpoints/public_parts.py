@@ -40,7 +40,8 @@ from parfocal.models.config import ParfocalConfig, TokenIds, TowerConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import FILE_NAME as OURS
-from parfocal.models.processing import ParfocalProcessor, PromptTemplate, token_ids_of
+from parfocal.models.processing import ParfocalProcessor, token_ids_of
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.vision import Tower, backbone_config
 
 # of a config.json, what does not describe the model

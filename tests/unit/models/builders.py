@@ -16,7 +16,8 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration, rows_of
 from parfocal.models.presets import groma_7b, vary
 from parfocal.models.presets_mg_llava import mg_llava
-from parfocal.models.processing import ParfocalProcessor, PromptTemplate, build_processor
+from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from tests.unit.conftest import build_tiny
 

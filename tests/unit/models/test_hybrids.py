@@ -17,7 +17,8 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import groma_7b, mg_llava_vicuna_7b, vary
-from parfocal.models.processing import PromptTemplate, build_processor
+from parfocal.models.processing import build_processor
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.predict.predictor import Predictor
 

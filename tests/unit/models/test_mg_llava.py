@@ -13,7 +13,7 @@ from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration, rows_of
 from parfocal.models.presets import vary
 from parfocal.models.presets_mg_llava import mg_llava
-from parfocal.models.processing import PromptTemplate
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.templates import VICUNA
 from parfocal.models.tokenizers import END
 from tests.unit.models.builders import HIGH, LOW, build_mg_llava, inputs_of, pictures

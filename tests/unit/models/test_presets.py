@@ -18,7 +18,8 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import PRESETS, get_preset, tiny, vary
-from parfocal.models.processing import PromptTemplate, build_processor, token_ids_of
+from parfocal.models.processing import build_processor, token_ids_of
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 
 PARTS = ("vision", "fusion", "projector", "proposer", "regions", "token_ids", "dialect")

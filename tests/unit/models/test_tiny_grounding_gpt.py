@@ -19,7 +19,8 @@ from parfocal.models.objects import pool_tokens
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import PRESETS, get_preset, vary
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
-from parfocal.models.processing import ParfocalProcessor, PromptTemplate, build_processor
+from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.templates import (
     QWEN2_5_CHAT,
     TEMPLATES,

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from parfocal.dialects import get_dialect
-from parfocal.models.processing import PromptTemplate
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, IMAGE, PAD, train_tokenizer
 
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END)

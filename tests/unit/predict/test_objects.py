@@ -16,7 +16,8 @@ from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
-from parfocal.models.processing import PromptTemplate, build_processor
+from parfocal.models.processing import build_processor
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.predict.asking import read_objects, read_question
 from parfocal.predict.predictor import Predictor

@@ -19,12 +19,8 @@ from parfocal.dialects import get_dialect
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import tiny, vary
-from parfocal.models.processing import (
-    ParfocalProcessor,
-    PromptTemplate,
-    build_processor,
-    token_ids_of,
-)
+from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.train import run
 
