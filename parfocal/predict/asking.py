@@ -13,7 +13,7 @@ import PIL.Image
 from parfocal.boxes import Boxes
 from parfocal.data.sample import cut
 from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Span
-from parfocal.errors import DataError, FrameError
+from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame, load_image
 from parfocal.predict.answer import Answer
 from parfocal.predict.protocol import BoxesLike, ObjectsLike
@@ -24,7 +24,11 @@ _REFERENCE = re.compile(r"(\[(?:region|object) \d+\])")
 
 
 def read_question(
-    question: str | GroundedText, num_boxes: int, separator: str = " ", num_objects: int = 0
+    question: str | GroundedText,
+    num_boxes: int,
+    separator: str = " ",
+    num_objects: int = 0,
+    name_all: bool = True,
 ) -> GroundedText:
     """Turn `[region k]` and `[object k]` into references, and add those that the words leave out.
 
@@ -33,6 +37,7 @@ def read_question(
         num_boxes: how many boxes came with it.
         separator: goes before a reference that is added at the end.
         num_objects: how many object images came with it; they count from 1.
+        name_all: add references to the boxes that the words do not name.
 
     Raises:
         DataError: if there are no words, or an object is named that was not given.
@@ -60,7 +65,8 @@ def read_question(
             f"the question names [object {max(objects)}] but {num_objects} object images were "
             "given; they count from 1."
         )
-    missing: list[Span] = [RegionRef(index) for index in range(num_boxes) if index not in regions]
+    unnamed = range(num_boxes if name_all else 0)
+    missing: list[Span] = [RegionRef(index) for index in unnamed if index not in regions]
     missing += [ObjectRef(image) for image in range(1, num_objects + 1) if image not in objects]
     for span in missing:
         spans += [separator, span]
@@ -152,6 +158,15 @@ def name_bare_boxes(answer: Answer, phrase: str) -> Answer:
             span = Nothing(phrase)
         spans.append(span)
     return replace(answer, text=GroundedText(tuple(spans)))
+
+
+def no_video(model: str) -> ConfigError:
+    """Make the error of a model that was given a video and reads single pictures."""
+    return ConfigError(
+        f"{model} reads one picture at a time and cannot watch a video. Ask it about a frame "
+        "(parfocal.video.load_video gives a list of them), or ask a model that reads several, such "
+        "as MG-LLaVA."
+    )
 
 
 def check_lengths(**columns: Sequence[Any]) -> None:

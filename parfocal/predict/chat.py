@@ -66,7 +66,7 @@ class Chat:
             )
             before = self._history(scene.warp(0), predictor._regions(scene, own))
             answer = predictor._answer(
-                scene, [asked], [own], history=[before], objects=[shown], **options
+                scene, [asked], [(own,)], history=[before], objects=[shown], **options
             )[0]
         self.answers.append(answer)
         self.regions.append(new)

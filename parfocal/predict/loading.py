@@ -20,6 +20,7 @@ from parfocal.predict.peers import PEERS, load_peer, model_type_of
 from parfocal.predict.peers.files import fetch, is_hub_id
 from parfocal.predict.predictor import Predictor
 from parfocal.predict.protocol import AnyPredictor
+from parfocal.predict.seeing import Finder
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load(
-    model: str | Path = "mini", device: str = "auto", dtype: str | torch.dtype = "auto"
+    model: str | Path = "mini",
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    finder: Finder | None = None,
 ) -> AnyPredictor:
     """Load a model and its processor.
 
@@ -39,6 +43,9 @@ def load(
             unless it is in the local cache.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
+        finder: finds the boxes that MG-LLaVA reads beside a picture, such as a
+            `parfocal.detectors.RegionFinder`; None: it sees only boxes that the user gives. Models
+            that read no boxes of a detector never ask it.
 
     Raises:
         CheckpointError: if there is no such model or its folder is not complete.
@@ -51,7 +58,7 @@ def load(
     where = _device(device)
     kind = _dtype(dtype, where)
     if model_type_of(folder) not in PEERS and official.recognise(folder) is not None:
-        return _load_official(folder, str(model), where, kind)
+        return _load_official(folder, str(model), where, kind, finder)
     _refuse_remote_code(folder)
     if model_type_of(folder) in PEERS:
         return load_peer(folder, str(model), where, kind)
@@ -68,7 +75,7 @@ def load(
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
         raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
     _refuse_gaps(folder, report)
-    return Predictor(loaded.to(where), processor, str(model))
+    return Predictor(loaded.to(where), processor, str(model), finder)
 
 
 def model_folder(model: str | Path) -> Path:
@@ -92,7 +99,9 @@ def model_folder(model: str | Path) -> Path:
     return folder
 
 
-def _load_official(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Predictor:
+def _load_official(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, finder: Finder | None
+) -> Predictor:
     """Convert an official folder in memory."""
     made = official.read_official(folder)
     loaded, report = ParfocalForConditionalGeneration.from_pretrained(
@@ -104,7 +113,7 @@ def _load_official(folder: Path, name: str, device: torch.device, dtype: torch.d
     )
     _refuse_gaps(folder, report)
     kind = _DetectorOnly if made.detector_only else Predictor
-    return kind(loaded.to(device), made.processor, name)
+    return kind(loaded.to(device), made.processor, name, finder)
 
 
 class _DetectorOnly(Predictor):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from parfocal.predict.answer import Answer
 
 Picture: TypeAlias = str | Path | bytes | PIL.Image.Image | np.ndarray
+# A picture, or a video: a file, or its frames.
+Visual: TypeAlias = Picture | Sequence[Picture]
 BoxesLike: TypeAlias = Boxes | Sequence[Sequence[float]] | None
 # object images: boxes to cut out of the picture, or pictures, in any mixture
 ObjectsLike: TypeAlias = Boxes | Sequence[Sequence[float] | Picture] | None
@@ -50,6 +52,11 @@ class AnyPredictor(Protocol):
 
     name: str
     model: Any
+
+    @property
+    def takes_video(self) -> bool:
+        """True if `ask` takes videos."""
+        ...
 
     def ask(
         self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any

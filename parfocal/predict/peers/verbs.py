@@ -25,12 +25,14 @@ from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
     name_bare_boxes,
+    no_video,
     read_boxes,
     read_phrase,
     read_question,
 )
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.protocol import BoxesLike, Picture
+from parfocal.predict.seeing import is_visual_video
 
 Task = Literal["ask", "locate", "locate all", "describe", "describe regions", "propose"]
 Verb = Literal["ask", "locate", "describe", "describe regions", "propose", "chat"]
@@ -80,6 +82,7 @@ class PeerPredictor(ABC):
         hint: a sentence for users who asked for what it cannot do.
         model: the network.
         name: for answers and reports.
+        takes_video: no peer does.
     """
 
     family: ClassVar[str]
@@ -87,6 +90,7 @@ class PeerPredictor(ABC):
     hint: ClassVar[str]
     model: Any
     name: str
+    takes_video: bool = False
 
     @classmethod
     @abstractmethod
@@ -162,6 +166,8 @@ class PeerPredictor(ABC):
         self._require("ask")
         given = [None] * len(images) if boxes is None else boxes
         check_lengths(images=images, questions=questions, boxes=given)
+        if any(map(is_visual_video, images)):
+            raise no_video(self.name)
         asks = []
         for image, question, own in zip(open_all(images), questions, given, strict=True):
             regions = read_boxes(image, own)
