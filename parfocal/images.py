@@ -32,6 +32,7 @@ ImageSource: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | NDArray[A
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000", "ICO")
 
 _ORIENTATION_TAG: Final = 0x0112
+_PICTURE_BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -339,6 +340,10 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 def _guess(data: bytes) -> str:
     if data.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")):
         return "Its header is damaged or cut off; fetch or export it again."
+    if (data[4:8] == b"ftyp" and data[8:12] not in _PICTURE_BRANDS) or data.startswith(
+        b"\x1aE\xdf\xa3"
+    ):
+        return "It looks like a video: only `ask` takes one; else give one of its frames."
     start = data[:200].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return "It is a Git LFS pointer: run git lfs pull to get the file itself."

@@ -1,8 +1,9 @@
-"""Questions to one picture: ask, locate, describe, propose, chat."""
+"""Questions to one picture, or (ask) one video: ask, locate, describe, propose, chat."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,17 +16,19 @@ from parfocal.cli.common import (
     JsonOption,
     ModelOption,
     SaveOption,
+    VisualArgument,
     check_save,
     check_words,
     load_picture,
     load_predictor,
+    load_visual,
     parse_boxes,
     questions,
 )
 
 
 def ask(
-    image: ImageArgument,
+    image: VisualArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
     box: BoxOption = None,
     model: ModelOption = "mini",
@@ -35,13 +38,15 @@ def ask(
 ) -> None:
     """Ask anything; the phrases of the answer come with boxes.
 
+    A model that reads several pictures, such as MG-LLaVA, takes a video as well.
+
     Example: parfocal ask out/demo/scene.png "How many telephones are there?"
     """
     check_words(question, "question")
     check_save(save)
-    picture = load_picture(image)
-    regions = parse_boxes(box, picture)
-    answer = load_predictor(model, device).ask(picture, question, boxes=regions)
+    shown = load_visual(image, box)
+    regions = None if isinstance(shown, Path) else parse_boxes(box, shown)
+    answer = load_predictor(model, device).ask(shown, question, boxes=regions)
     if as_json:
         show.print_json(answer.to_json())
     else:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SAVE_SUFFIXES = (".png", ".html", ".json")
 
 ImageArgument = Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file.")]
+VisualArgument = Annotated[
+    Path, typer.Argument(metavar="IMAGE", help="A picture file, or a video for models that watch.")
+]
 BoxOption = Annotated[
     list[str] | None,
     typer.Option("--box", metavar="X1,Y1,X2,Y2", help="A region, in pixels; may be repeated."),
@@ -90,6 +93,24 @@ def load_picture(path: Path) -> Image.Image:
     from parfocal.images import load_image
 
     return load_image(path)
+
+
+def load_visual(path: Path, boxes: Sequence[str] | None) -> Image.Image | Path:
+    """The decoded picture; a video stays a file, as not every model takes one.
+
+    Raises:
+        FrameError: if boxes come with a video, whose frames would each need their own.
+    """
+    from parfocal.video import is_video
+
+    if not is_video(path):
+        return load_picture(path)
+    if boxes:
+        raise FrameError(
+            "--box is for pictures: in a video things move. Leave it out, or give boxes for every "
+            "frame in Python: load(...).ask(video, question, boxes=[...])."
+        )
+    return path
 
 
 def load_predictor(model: str, device: str) -> Predictor:
