@@ -451,6 +451,13 @@ def test_a_phrase_with_marks_is_refused(peer, street):
         peer("florence2").locate(street, "car<image>")
 
 
+def test_a_video_is_refused(peer, street):
+    loaded = peer("qwen2_vl")
+    assert not loaded.takes_video
+    with pytest.raises(ConfigError, match="reads one picture at a time"):
+        loaded.ask([street, street], "What happens?")
+
+
 def test_columns_of_a_batch_must_match(peer, street):
     with pytest.raises(DataError, match="as many of each"):
         peer("paligemma").locate_batch([street], ["a", "b"])
