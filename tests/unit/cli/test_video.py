@@ -9,7 +9,7 @@ import pytest
 import parfocal.predict
 from parfocal.predict.predictor import Predictor
 from tests.unit.clips import write_clip
-from tests.unit.models.test_mg_llava import build
+from tests.unit.models.builders import build_mg_llava
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clip(tmp_path):
 @pytest.fixture
 def models(monkeypatch, tiny_predictor):
     """Replaces loading by a table of two models, one of which takes videos."""
-    table = {"watcher": Predictor(*build(), "watcher"), "mini": tiny_predictor}
+    table = {"watcher": Predictor(*build_mg_llava(), "watcher"), "mini": tiny_predictor}
     monkeypatch.setattr(parfocal.predict, "load", lambda name, device="auto": table[name])
 
 

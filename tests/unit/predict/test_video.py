@@ -14,7 +14,7 @@ from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.predict.predictor import Predictor
-from tests.unit.models.test_mg_llava import build, pictures
+from tests.unit.models.builders import build_mg_llava, pictures
 
 SHORT = {"max_new_tokens": 6}
 QUESTION = "what is it?"
@@ -23,7 +23,7 @@ BOX, OTHER = [3, 4, 20, 25], [10, 2, 30, 28]
 
 @pytest.fixture(scope="module")
 def pair():
-    return build()
+    return build_mg_llava()
 
 
 @pytest.fixture
