@@ -58,28 +58,6 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     return inter / union.clamp(min=_EPS) - (enclosing - union) / enclosing.clamp(min=_EPS)
 
 
-def refinement_terms(refined: Tensor, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """Losses of a second look: 2 * (1 - GIoU), and the sides' L1 distance relative to the object.
-
-    Args:
-        refined: float[B, K, 4], cxcywh, unit frame, from `BoxRefiner.refine`.
-        target: float[B, K, 4], cxcywh, unit frame, the object of each box.
-        weight: float[B, K], 0 for boxes that have no object.
-    """
-    corners, truth = cxcywh_to_xyxy(refined), cxcywh_to_xyxy(target)
-    giou = 1 - paired_giou(corners, truth)
-    scale = target[..., 2:].repeat(1, 1, 2).clamp(min=1e-3)
-    sides = ((corners - truth).abs() / scale).sum(-1)
-    total = weight.sum().clamp(min=1)
-    return {"giou": 2 * (giou * weight).sum() / total, "sides": (sides * weight).sum() / total}
-
-
-def jittered(boxes: Tensor, spread: float) -> Tensor:
-    """Move float[..., 4] cxcywh boxes, unit frame, by Gaussian noise of `spread` of their sides."""
-    noise = torch.randn_like(boxes) * spread * boxes[..., 2:].repeat(1, 1, 2)
-    return (boxes + noise).clamp(1e-3, 1)
-
-
 @dataclass(frozen=True)
 class DenseTargets:
     """What every grid cell should say.

@@ -24,13 +24,12 @@ from parfocal.train.detection_losses import (
     DetectionTarget,
     dense_box_loss,
     dense_targets,
-    jittered,
     ltrb_to_xyxy,
     object_gaussians,
     penalty_reduced_focal,
-    refinement_terms,
     set_prediction_loss,
 )
+from parfocal.train.refinement import jittered, refinement_terms
 
 
 @dataclass

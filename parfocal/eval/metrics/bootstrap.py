@@ -52,18 +52,7 @@ def bootstrap_interval(
         >>> bootstrap_interval(np.ones(4), np.ones(4), ["a", "a", "b", "c"])
         (1.0, 1.0)
     """
-    if not len(numerators) == len(denominators) == len(clusters):
-        raise ShapeError(
-            f"bootstrap_interval got {len(numerators)} numerators, {len(denominators)} "
-            "denominators and "
-            f"{len(clusters)} cluster names. Give one of each per item."
-        )
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ConfigError(
-            f"bootstrap_interval got resamples={resamples} and confidence={confidence}; allowed "
-            "are resamples >= 1 "
-            "and 0 < confidence < 1."
-        )
+    _check(len(numerators), len(denominators), len(clusters), resamples, confidence)
     index = {name: row for row, name in enumerate(sorted(set(clusters)))}
     rows = np.array([index[name] for name in clusters], dtype=np.int64)
     above = np.bincount(rows, weights=numerators, minlength=len(index))  # [C]
@@ -81,3 +70,17 @@ def bootstrap_interval(
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(ratios, [tail, 100.0 - tail])
     return float(low), float(high)
+
+
+def _check(above: int, below: int, clusters: int, resamples: int, confidence: float) -> None:
+    """Refuse inputs of different lengths and options out of range."""
+    if not above == below == clusters:
+        raise ShapeError(
+            f"bootstrap_interval got {above} numerators, {below} denominators and {clusters} "
+            "cluster names. Give one of each per item."
+        )
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ConfigError(
+            f"bootstrap_interval got resamples={resamples} and confidence={confidence}; allowed "
+            "are resamples >= 1 and 0 < confidence < 1."
+        )
