@@ -19,7 +19,8 @@ from parfocal.boxes import Boxes
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
-from parfocal.data.scenes.turns import with_turns
+from parfocal.data.scenes.expressions import COMPARISONS
+from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_turns
 from parfocal.dialects import Dialect
 from parfocal.models.processing import ParfocalProcessor
 
@@ -98,8 +99,10 @@ class ConversationCollator:
         text = self.processor.pack(samples, warps)
         objects = [_objects(sample) for sample in samples]
         boxes, mask = self.processor.unit_boxes(objects, warps)
-        labels = kinds_of(objects, mask)
-        scene = {"boxes": boxes, "mask": mask, "labels": labels}
+        scene = {
+            "boxes": boxes, "mask": mask, "labels": kinds_of(objects, mask),
+            "compared": compared_objects(samples, mask),
+        }  # fmt: skip
         return {"pixel_values": pixel_values, "text": text, **scene}
 
 
@@ -127,3 +130,27 @@ def kinds_of(objects: Sequence[Boxes], mask: Tensor) -> Tensor:
         for column, name in enumerate(found.labels or ()):
             labels[row, column] = KIND_INDEX[name]
     return labels
+
+
+def compared_objects(samples: Sequence[Sample], mask: Tensor) -> Tensor:
+    """Return which object of several of one name every comparison picks.
+
+    Args:
+        samples: from `with_turns`.
+        mask: bool[B, N], whose shape the result takes.
+
+    Returns:
+        float[B, N, C], over `COMPARISONS`: 1 the one picked ("the largest dog"), 0 another of its
+        name, -1 where nothing is to compare or the margin is too small to tell.
+    """
+    picked = torch.full((*mask.shape, len(COMPARISONS)), -1.0)
+    for row, sample in enumerate(samples):
+        objects = _objects(sample)
+        names = list(objects.labels or ())
+        for item in clear_expressions(names, objects, hidden_names(sample)):
+            if item.twin and item.relation in COMPARISONS:
+                relation = COMPARISONS.index(item.relation)
+                twins = [at for at, name in enumerate(names) if name == names[item.target]]
+                picked[row, twins, relation] = 0.0
+                picked[row, item.target, relation] = 1.0
+    return picked

@@ -5,11 +5,14 @@ Shapes: B pictures, N annotated objects (padded), R region slots, K kinds of obj
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from parfocal.models.config import TokenIds
 from parfocal.models.modeling import (
@@ -174,25 +177,64 @@ def scatter_slots(
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
 
 
-class LanguageObjective(nn.Module):
-    """Answer questions about packed scenes, and keep region vectors close to their names.
+class TextAnchors(nn.Module):
+    """Words and phrases as directions in token-embedding space: the mean of their tokens.
 
-    The alignment term is a classification of matched region slots by cosine with the mean token
-    embedding of every kind's name, at a learned temperature. Without it the language model takes
-    many times longer to connect regions and names.
+    Args:
+        token_ids: of each phrase; as long as each is.
+        scale: what similarities are multiplied by at first; learned.
+    """
+
+    def __init__(self, token_ids: Sequence[Sequence[int]], scale: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        ids = [torch.tensor(row) for row in token_ids]
+        mask = [torch.ones(len(row)) for row in token_ids]
+        self.register_buffer("token_ids", pad_sequence(ids, batch_first=True), persistent=False)
+        self.register_buffer("token_mask", pad_sequence(mask, batch_first=True), persistent=False)
+
+    def forward(self, vectors: Tensor, table: nn.Module) -> Tensor:
+        """Return the scaled cosine float[n, P] of vectors float[n, D] with the P phrases.
+
+        Args:
+            vectors: to compare.
+            table: int[...] -> float[..., D], the token embeddings.
+        """
+        tokens = table(self.token_ids).float() * self.token_mask[..., None]
+        phrases = normalize(tokens.sum(1) / self.token_mask.sum(1, keepdim=True), dim=-1)
+        return normalize(vectors.float(), dim=-1) @ phrases.T * self.log_scale.exp()
+
+
+class LanguageObjective(nn.Module):
+    """Answer questions about packed scenes, and keep region vectors close to words for them.
+
+    Two terms align regions with words by cosine similarity: which kind's name a region is closest
+    to, and which of several of a name is closest to "topmost", "largest" and the like. Without them
+    the language model takes many times longer to connect regions and words, and some comparisons
+    stay at chance.
+
+    Args:
+        model: trains.
+        names: token ids of every kind's name.
+        comparisons: token ids of the words for every one of `COMPARISONS`.
     """
 
     alignment_weight = 0.5
 
-    def __init__(self, model: ParfocalForConditionalGeneration, name_ids: list[list[int]]) -> None:
+    def __init__(
+        self,
+        model: ParfocalForConditionalGeneration,
+        names: Sequence[Sequence[int]],
+        comparisons: Sequence[Sequence[Sequence[int]]],
+    ) -> None:
         super().__init__()
         self.model = model
-        self.log_temperature = nn.Parameter(torch.tensor(2.5))
-        width = max(len(row) for row in name_ids)
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in name_ids])
-        mask = torch.tensor([[1.0] * len(row) + [0.0] * (width - len(row)) for row in name_ids])
-        self.register_buffer("name_ids", ids, persistent=False)
-        self.register_buffer("name_mask", mask, persistent=False)
+        self.names = TextAnchors(names, scale=12.0)
+        words = [(index, word) for index, group in enumerate(comparisons) for word in group]
+        self.words = TextAnchors([word for _, word in words], scale=12.0)
+        self.word_bias = nn.Parameter(torch.tensor(-2.0))
+        meaning = torch.tensor([index for index, _ in words])  # which comparison a word means
+        self.register_buffer("meaning", meaning, persistent=False)
         self.generator = torch.default_generator  # checkpoints hold its state, and no other's
 
     def train(self, mode: bool = True) -> LanguageObjective:
@@ -210,6 +252,7 @@ class LanguageObjective(nn.Module):
         boxes: Tensor,
         mask: Tensor,
         labels: Tensor,
+        compared: Tensor,
     ) -> ObjectiveOutput:
         """Compute the loss of one batch.
 
@@ -219,6 +262,7 @@ class LanguageObjective(nn.Module):
             boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects.
             mask: bool[B, N], False in padding.
             labels: int[B, N], kinds.
+            compared: float[B, N, C], from `compared_objects`.
         """
         model = self.model
         features = model.encode(pixel_values)
@@ -238,9 +282,10 @@ class LanguageObjective(nn.Module):
         logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
         terms = {
             "answer": mean_cross_entropy(logits.float(), targets[:, 1:][answers]),
-            "alignment": self._alignment(regions, boxes, mask, labels),
+            **self._alignment(regions, boxes, mask, labels, compared),
         }
-        loss = terms["answer"] + self.alignment_weight * terms["alignment"]
+        aligned = terms["names"] + terms["comparisons"]
+        loss = terms["answer"] + self.alignment_weight * aligned
         return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
 
     def _shuffled_regions(self, features: ImageFeatures, text: TextBatch) -> Regions:
@@ -252,15 +297,22 @@ class LanguageObjective(nn.Module):
         )
         return self.model.describe_regions(features, scattered)
 
-    def _alignment(self, regions: Regions, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Classify the regions that match an object by their likeness to the kinds' names."""
+    def _alignment(
+        self, regions: Regions, boxes: Tensor, mask: Tensor, labels: Tensor, compared: Tensor
+    ) -> dict[str, Tensor]:
+        """Hold the regions that match an object against the words for it."""
         slots = match_boxes(boxes, mask, regions)
         rows, columns = torch.nonzero(slots >= 0, as_tuple=True)
-        vectors = normalize(regions.features[rows, slots[rows, columns]].float(), dim=-1)
-        words = self.model.get_input_embeddings()(self.name_ids).float() * self.name_mask[..., None]
-        names = normalize(words.sum(1) / self.name_mask.sum(1, keepdim=True), dim=-1)
-        logits = vectors @ names.T * self.log_temperature.exp()
-        return mean_cross_entropy(logits, labels[rows, columns])
+        vectors = regions.features[rows, slots[rows, columns]]
+        table = self.model.get_input_embeddings()
+        truth = compared[rows, columns][:, self.meaning]  # [n, words]
+        told = truth >= 0
+        fits = self.words(vectors, table) + self.word_bias
+        missed = binary_cross_entropy_with_logits(fits[told], truth[told], reduction="sum")
+        return {
+            "names": mean_cross_entropy(self.names(vectors, table), labels[rows, columns]),
+            "comparisons": missed / max(1, int(told.sum())),
+        }
 
 
 def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:

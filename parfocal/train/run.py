@@ -1,9 +1,9 @@
 """Run a recipe: one folder holds everything the run needs, so that it restarts from there alone.
 
-OUT/recipe.json            the resolved recipe OUT/start/                 config and processor the
-run began with OUT/STAGE/                 checkpoints and metrics.jsonl of a stage;
-`model.safetensors` when it is done OUT/model/                 the finished model, bfloat16, ready
-for `parfocal.load`
+- OUT/recipe.json: the resolved recipe
+- OUT/start/: config and processor the run began with
+- OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
+- OUT/model/: the finished model, bfloat16, ready for `parfocal.load`
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch.utils.data import Dataset
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
+from parfocal.data.scenes.expressions import COMPARISONS
+from parfocal.data.scenes.turns import words_for
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -165,12 +167,24 @@ def _train(
     if stage.objective == "detection":
         objective = DetectionObjective(model, len(KINDS))
     else:
-        encode = processor.tokenizer.encode
-        names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
-        objective = LanguageObjective(model, names)
+        objective = build_language_objective(model, processor)
         dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
         collator = ConversationCollator(processor)
     run_stage(objective, stage, recipe, dataset, collator, out)
+
+
+def build_language_objective(
+    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor
+) -> LanguageObjective:
+    """Build the objective of scenes: it knows every kind's name and every comparison's words."""
+
+    def tokens(words: str) -> list[int]:
+        ids: list[int] = processor.tokenizer.encode(f" {words}", add_special_tokens=False)
+        return ids
+
+    names = [tokens(kind.name) for kind in KINDS]
+    comparisons = [[tokens(word) for word in words_for(relation)] for relation in COMPARISONS]
+    return LanguageObjective(model, names, comparisons)
 
 
 def _report(

@@ -22,6 +22,7 @@ AREA_RATIO = 1.3
 SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 EXTREMES = {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "bottommost": (1, 1)}
 SECONDS = {"second from the left": (0, -1), "second from the right": (0, 1)}
+COMPARISONS = (*EXTREMES, "largest", "smallest")  # one word that picks one of several
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from parfocal.boxes import Boxes
 from parfocal.data.sample import JSON, Sample, Turn
 from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article, kind_by_name
-from parfocal.data.scenes.expressions import EXTREMES, Expression, referring_expressions
+from parfocal.data.scenes.expressions import COMPARISONS, Expression, referring_expressions
 from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
 
@@ -82,26 +82,19 @@ class TurnMaker:
         self,
         names: Sequence[str],
         boxes: Boxes,
-        hidden: Sequence[str],
+        hidden: set[str],
         dialect: Dialect,
         rng: np.random.Generator,
     ) -> None:
         self.names, self.boxes, self.dialect, self.rng = list(names), boxes, dialect, rng
-        self.hidden = set(hidden)
+        self.hidden = hidden
         self.left_to_right = [int(index) for index in np.argsort(boxes.cxcywh[:, 0], kind="stable")]
-        found = referring_expressions(self.names, boxes)
-        # a name with a hidden copy is ambiguous, as a target and as a landmark ("left of the dog")
-        self.expressions = [
-            item
-            for item in found
-            if self.names[item.target] not in self.hidden
-            and item.text.rpartition(" the ")[2] not in self.hidden
-        ]
+        self.expressions = clear_expressions(self.names, boxes, self.hidden)
 
     def where(self) -> Pair | None:
         """One object by a referring expression; twins come more often than they occur."""
         twins = [item for item in self.expressions if item.twin]
-        pool = twins if twins and self.rng.random() < 0.75 else self.expressions
+        pool = twins if twins and self.rng.random() < 0.65 else self.expressions
         if not pool:
             return None
         relations = sorted({item.relation for item in pool})
@@ -116,8 +109,7 @@ class TurnMaker:
         draw = self.rng.random()
         name = self._absent_name() if draw < 0.85 else _invented_word(self.rng)
         if self.rng.random() < 0.35:
-            words = (*EXTREMES, "largest", "smallest")
-            name = f"{words[int(self.rng.integers(len(words)))]} {name}"
+            name = f"{self._pick(COMPARISONS)} {name}"
         elif self.rng.random() < 0.25 and self.names:
             side = ("left of", "right of", "above", "below")[int(self.rng.integers(4))]
             name = f"{name} {side} the {self.names[int(self.rng.integers(len(self.names)))]}"
@@ -201,8 +193,8 @@ class TurnMaker:
         return question, GroundedText.of(named)
 
     def _reworded(self, chosen: Expression) -> str:
-        words = SYNONYMS.get(chosen.relation, (chosen.relation,))
-        return chosen.text.replace(chosen.relation, self._pick(words), 1)
+        words = self._pick(words_for(chosen.relation))
+        return chosen.text.replace(chosen.relation, words, 1)
 
     def _pick(self, options: Sequence[str]) -> str:
         return options[int(self.rng.integers(len(options)))]
@@ -233,6 +225,32 @@ class TurnMaker:
             name = KINDS[int(self.rng.integers(len(KINDS)))].name
             if name not in present:
                 return name
+
+
+def words_for(relation: str) -> tuple[str, ...]:
+    """Return every wording of a relation, its own name first."""
+    return SYNONYMS.get(relation, (relation,))
+
+
+def hidden_names(sample: Sample) -> set[str]:
+    """Return the names of what a scene shows but does not annotate."""
+    listed = sample.meta.get("hidden", [])
+    return {str(name) for name in listed} if isinstance(listed, list) else set()
+
+
+def clear_expressions(names: Sequence[str], boxes: Boxes, hidden: set[str]) -> list[Expression]:
+    """Return the expressions that nothing hidden makes ambiguous, as a target or as a landmark.
+
+    Args:
+        names: one a box.
+        boxes: the objects, in the picture's frame.
+        hidden: names of what is shown but not annotated.
+    """
+    return [
+        item
+        for item in referring_expressions(names, boxes)
+        if names[item.target] not in hidden and item.text.rpartition(" the ")[2] not in hidden
+    ]
 
 
 def caption_text(names: Sequence[str], boxes: Boxes) -> GroundedText:
@@ -277,9 +295,7 @@ def with_turns(
         counts: how many turns of each sort.
     """
     names, boxes = list(sample.regions.labels or ()), sample.regions
-    listed = sample.meta.get("hidden", [])
-    hidden = [str(name) for name in listed] if isinstance(listed, list) else []
-    maker = TurnMaker(names, boxes, hidden, dialect, rng)
+    maker = TurnMaker(names, boxes, hidden_names(sample), dialect, rng)
     pairs: list[Pair | None] = [maker.where() for _ in range(counts.where)]
     repeated: tuple[tuple[Callable[[], Pair], int], ...] = (
         (maker.absent, counts.absent),

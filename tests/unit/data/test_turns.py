@@ -33,10 +33,9 @@ class World:
         sides = rng.choice([17, 20, 23, 31, 40], (count, 2))
         xyxy = np.concatenate((corners, corners + sides), axis=1).reshape(-1, 4)
         self.boxes = Boxes(xyxy, FRAME)
-        hidden = [POOL[int(index)] for index in rng.integers(len(POOL), size=seed % 3)]
-        self.hidden = set(hidden)
+        self.hidden = {POOL[int(index)] for index in rng.integers(len(POOL), size=seed % 3)}
         turn_rng = np.random.default_rng((seed, 1))
-        self.maker = TurnMaker(self.names, self.boxes, hidden, DIALECT, turn_rng)
+        self.maker = TurnMaker(self.names, self.boxes, self.hidden, DIALECT, turn_rng)
 
     @property
     def present(self) -> set[str]:
@@ -110,9 +109,9 @@ def test_where_rewords_and_asks_for_twins_often():
 def test_a_landmark_with_a_hidden_copy_is_not_spoken_of():
     boxes = Boxes([[0, 0, 20, 20], [100, 100, 120, 120]], FRAME)
     rng = np.random.default_rng(0)
-    clear = TurnMaker(["ant", "dog"], boxes, [], DIALECT, rng)
+    clear = TurnMaker(["ant", "dog"], boxes, set(), DIALECT, rng)
     assert "ant left of the dog" in {item.text for item in clear.expressions}
-    hidden = TurnMaker(["ant", "dog"], boxes, ["dog"], DIALECT, rng)
+    hidden = TurnMaker(["ant", "dog"], boxes, {"dog"}, DIALECT, rng)
     assert {item.text for item in hidden.expressions} == {"ant"}
 
 
@@ -143,7 +142,7 @@ def test_absent_prefers_the_other_colour_of_what_is_there():
     relatives = 0
     for seed in range(200):
         boxes = Boxes([[0, 0, 20, 20]], FRAME)
-        maker = TurnMaker(["black cat"], boxes, [], DIALECT, np.random.default_rng(seed))
+        maker = TurnMaker(["black cat"], boxes, set(), DIALECT, np.random.default_rng(seed))
         relatives += maker._absent_name() == "orange cat"
     assert 50 <= relatives <= 120
 

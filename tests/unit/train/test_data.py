@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader
 
 from parfocal.boxes import Boxes, Frame
 from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.scenes.catalogue import KINDS
+from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.models.processing import IGNORED
 from parfocal.train.data import (
     KIND_INDEX,
@@ -16,6 +18,7 @@ from parfocal.train.data import (
     ConversationDataset,
     ObjectCollator,
     SceneDataset,
+    compared_objects,
     kinds_of,
 )
 
@@ -67,6 +70,34 @@ def test_kinds_follow_the_catalogue_and_padding_is_zero():
     mask = torch.zeros(3, 2, dtype=torch.bool)
     found = kinds_of(rows, mask)
     assert found.tolist() == [[KIND_INDEX["dog"], KIND_INDEX["bee"]], [0, 0], [len(KINDS) - 1, 0]]
+
+
+def scene_of(hidden: list[str], *rows: tuple[str, list[float]]) -> Sample:
+    """A scene with the objects named, as `with_turns` leaves it."""
+    objects = [{"name": name, "xyxy": box} for name, box in rows]
+    meta = {"objects": objects, "hidden": hidden}
+    return Sample("one", (ImageRef("one.png", 100, 100),), (), meta=meta)
+
+
+def test_comparisons_pick_one_of_several_of_a_name():
+    dogs = (("dog", [0, 0, 10, 10]), ("dog", [60, 2, 90, 32]), ("bee", [5, 50, 9, 54]))
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    samples = [scene_of([], *dogs), scene_of(["dog"], *dogs), scene_of([], *dogs[1:])]
+    found = compared_objects(samples, mask)
+    told = {word: found[0, :2, at].tolist() for at, word in enumerate(COMPARISONS)}
+    assert told == {
+        "leftmost": [1, 0], "rightmost": [0, 1], "topmost": [1, 0], "bottommost": [0, 1],
+        "largest": [0, 1], "smallest": [1, 0],
+    }  # fmt: skip
+    assert (found[0, 2:] == -1).all()  # one bee is no comparison, nor is padding
+    assert (found[1:] == -1).all()  # a dog that is hidden may be the largest; one dog is not
+
+
+def test_a_margin_too_small_is_not_told():
+    level = scene_of([], ("dog", [0, 0, 10, 10]), ("dog", [60, 2, 70, 12]))
+    found = compared_objects([level], torch.ones(1, 2, dtype=torch.bool))[0]
+    known = {word for at, word in enumerate(COMPARISONS) if (found[:, at] >= 0).all()}
+    assert known == {"leftmost", "rightmost"}
 
 
 def test_objects_are_collated_in_the_unit_frame_of_the_square_input(toy_samples, processor):

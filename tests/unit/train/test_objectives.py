@@ -12,11 +12,12 @@ from parfocal.models.proposer import Regions
 from parfocal.train.data import ConversationCollator, ObjectCollator
 from parfocal.train.objectives import (
     DetectionObjective,
-    LanguageObjective,
+    TextAnchors,
     _likeness_loss,
     resolve_boxes,
     scatter_slots,
 )
+from parfocal.train.run import build_language_objective
 
 IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)
 LEFT, RIGHT = [0.2, 0.5, 0.2, 0.2], [0.8, 0.5, 0.2, 0.2]
@@ -209,56 +210,65 @@ def test_detection_reaches_every_part_it_should(make_model, processor, toy_sampl
     assert moved == {"vision", "proposer", "refiner", "regions"}
 
 
-def language(model, processor) -> LanguageObjective:
-    """The objective as a run builds it."""
-    encode = processor.tokenizer.encode
-    names = [encode(f" {kind.name}", add_special_tokens=False) for kind in KINDS]
-    return LanguageObjective(model, names)
+def test_anchors_are_the_mean_of_their_tokens():
+    table = torch.nn.Embedding.from_pretrained(torch.tensor([[9.0, 9], [1, 0], [0, 1], [-1, 0]]))
+    anchors = TextAnchors([[1], [1, 2], [3, 3, 3]], scale=10.0)
+    found = anchors(torch.tensor([[5.0, 0.0], [0.0, 0.1]]), table)
+    half = 0.5**0.5
+    assert torch.allclose(found, 10 * torch.tensor([[1, half, -1], [0, half, 0]]), atol=1e-5)
 
 
 def test_language_and_alignment_are_learned_on_one_batch(make_model, processor, toy_talk):
-    objective = language(make_model(), processor)
+    objective = build_language_objective(make_model(), processor)
     seen = descend(objective, ConversationCollator(processor)(toy_talk[:2]), 10, 3e-3)
-    assert set(seen[0]) == {"loss", "answer", "alignment"}
-    assert seen[0]["loss"] == pytest.approx(seen[0]["answer"] + 0.5 * seen[0]["alignment"])
+    assert set(seen[0]) == {"loss", "answer", "names", "comparisons"}
+    aligned = seen[0]["names"] + seen[0]["comparisons"]
+    assert seen[0]["loss"] == pytest.approx(seen[0]["answer"] + 0.5 * aligned)
     assert seen[-1]["answer"] < 0.9 * seen[0]["answer"]
-    assert seen[-1]["alignment"] < seen[0]["alignment"]
+    assert seen[-1]["names"] < seen[0]["names"]
 
 
-def test_alignment_alone_brings_regions_to_their_names(make_model, processor, toy_talk):
-    """Regions that are the objects themselves: only the alignment can pull them to their names."""
+def alignment(objective, regions: Regions, batch) -> dict[str, torch.Tensor]:
+    keys = ("boxes", "mask", "labels", "compared")
+    return objective._alignment(regions, *(batch[key] for key in keys))
+
+
+def test_alignment_alone_brings_regions_to_their_words(make_model, processor, toy_talk):
+    """Regions that are the objects themselves: only the alignment can pull them to their words."""
     model = make_model()
-    objective = language(model, processor)
+    objective = build_language_objective(model, processor)
     batch = ConversationCollator(processor)(toy_talk)
+    assert set(batch["compared"].unique().tolist()) == {-1.0, 0.0, 1.0}
     features = model.encode(batch["pixel_values"])
     scores = batch["mask"].float()
     regions = Regions(batch["boxes"], scores, batch["mask"])
     levels = [level.detach() for level in features.levels]
     optimizer = torch.optim.AdamW(model.regions.parameters(), lr=1e-2)
     seen = []
-    for _ in range(15):
+    for _ in range(30):
         vectors = model.regions(levels, regions)
         described = Regions(regions.boxes, scores, regions.mask, vectors)
-        loss = objective._alignment(described, batch["boxes"], batch["mask"], batch["labels"])
-        seen.append(float(loss.detach()))
+        terms = alignment(objective, described, batch)
+        seen.append({name: float(term.detach()) for name, term in terms.items()})
         optimizer.zero_grad()
-        loss.backward()
+        sum(terms.values()).backward()
         optimizer.step()
-    assert seen[-1] < 0.6 * seen[0]
+    assert seen[-1]["names"] < 0.6 * seen[0]["names"]
+    assert seen[-1]["comparisons"] < 0.6 * seen[0]["comparisons"]
 
 
 def test_alignment_without_a_matched_region_is_zero_not_nan(make_model, processor, toy_talk):
-    objective = language(make_model(), processor)
+    objective = build_language_objective(make_model(), processor)
     batch = ConversationCollator(processor)(toy_talk)
     boxes = torch.full((4, 6, 4), 0.001)
     regions = Regions(boxes, boxes[..., 0], boxes[..., 0] > 0, torch.randn(4, 6, 32))
-    loss = objective._alignment(regions, batch["boxes"], batch["mask"], batch["labels"])
-    assert float(loss.detach()) == 0.0
+    terms = alignment(objective, regions, batch)
+    assert [float(term.detach()) for term in terms.values()] == [0.0, 0.0]
 
 
 def test_frozen_towers_keep_their_statistics(make_model, processor, toy_talk):
     model = make_model()
-    objective = language(model, processor)
+    objective = build_language_objective(model, processor)
     batch = ConversationCollator(processor)(toy_talk)
     for part in (model.vision, model.proposer):
         part.requires_grad_(False)

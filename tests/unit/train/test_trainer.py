@@ -20,6 +20,7 @@ from parfocal.train.data import (
 )
 from parfocal.train.objectives import DetectionObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.run import build_language_objective
 from parfocal.train.trainer import (
     JsonLog,
     StageTrainer,
@@ -180,11 +181,8 @@ def test_log_lines_are_appended(tmp_path):
 def test_checkpoints_write_tied_tables_once(make_model, processor, toy_bank, tmp_path):
     from safetensors import safe_open
 
-    from parfocal.train.objectives import LanguageObjective
-
     stage = Stage("talk", "language", ("text",), samples=2, batch_size=2, eval_samples=0)
-    names = [processor.tokenizer.encode(kind.name) for kind in KINDS]
-    objective = LanguageObjective(make_model(), names)
+    objective = build_language_objective(make_model(), processor)
     reader = SceneReader("train", 2, (64,), toy_bank)
     data = ConversationDataset(reader, processor.dialect, 0)
     run_stage(objective, stage, RECIPE, data, ConversationCollator(processor), tmp_path)
@@ -192,4 +190,4 @@ def test_checkpoints_write_tied_tables_once(make_model, processor, toy_bank, tmp
         saved = set(file.keys())
     tables = {"model.text.model.embed_tokens.weight", "model.text.lm_head.weight"}
     assert len(saved & tables) == 1
-    assert "log_temperature" in saved
+    assert {"names.log_scale", "words.log_scale", "word_bias"} <= saved
