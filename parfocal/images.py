@@ -111,6 +111,27 @@ def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Ima
     return _decoded(data, name, limits)
 
 
+def stored_size(path: str | Path) -> tuple[int, int, int]:
+    """Read a picture's header: its width and height as stored and its EXIF orientation, 1 to 8.
+
+    `Warp.exif` leads from there to the upright picture. No pixel is decoded, so this is quick and
+    says nothing about whether the rest of the file is sound.
+
+    Raises:
+        ImageError: if the file is not there or is no picture.
+    """
+    name = f"the picture {_shortened(str(path))!r}"
+    file = _existing(str(path), name)
+    try:
+        with Image.open(file, formats=FORMATS) as opened:
+            orientation = _orientation(opened)
+            return *opened.size, orientation if orientation in _UPRIGHT else 1
+    except UnidentifiedImageError as err:
+        raise ImageError(f"{name} is not a picture that parfocal can read.") from err
+    except Exception as err:  # plugins raise whatever broken headers lead to
+        raise _broken(name, err) from err
+
+
 def image_frame(image: Image.Image, index: int = 0) -> Frame:
     """The frame of an upright picture: its pixels, as `load_image` gave them.
 
@@ -174,18 +195,8 @@ def _read_path(path: str, name: str, limits: ImageLimits) -> bytes:
             f"decode it "
             "yourself, then pass the file's path or its bytes."
         )
-    file = Path(path)
     try:
-        if not path or not file.exists():
-            raise ImageError(
-                f"{name} does not exist. Check the path; relative ones start at the working "
-                f"directory."
-            )
-        if file.is_dir():
-            raise ImageError(f"{name} is a directory. Pass one of the files in it.")
-        if not file.is_file():
-            raise ImageError(f"{name} is not a regular file. Open it yourself and pass its bytes.")
-        with file.open("rb") as stream:
+        with _existing(path, name).open("rb") as stream:
             return stream.read(limits.max_bytes + 1)
     except (OSError, ValueError) as err:
         if isinstance(err, ImageError):
@@ -193,6 +204,19 @@ def _read_path(path: str, name: str, limits: ImageLimits) -> bytes:
         raise ImageError(
             f"{name} cannot be read: {_reason(err)}. Check the path and its permissions."
         ) from err
+
+
+def _existing(path: str, name: str) -> Path:
+    file = Path(path)
+    if not path or not file.exists():
+        raise ImageError(
+            f"{name} does not exist. Check the path; relative ones start at the working directory."
+        )
+    if file.is_dir():
+        raise ImageError(f"{name} is a directory. Pass one of the files in it.")
+    if not file.is_file():
+        raise ImageError(f"{name} is not a regular file. Open it yourself and pass its bytes.")
+    return file
 
 
 def _read_stream(source: Any, name: str, limits: ImageLimits) -> bytes:

@@ -57,7 +57,12 @@ SAMPLE_SCHEMA: dict[str, Any] = {
         source={**_STRING, "description": "the dataset or program the row comes from"},
         split=_STRING,
         licence=_STRING,
-        meta={"type": "object", "description": "anything else; kept, never read by parfocal"},
+        meta={
+            "type": "object",
+            "description": (
+                "anything else, kept; `image_key` names the picture across datasets (coco:391895)"
+            ),
+        },
     ),
     "$defs": {
         "box": {"type": "array", "items": _NUMBER, "minItems": 4, "maxItems": 4},

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.readers.base import Reader
+from parfocal.data.readers.coco import CocoReader
+from parfocal.errors import ConfigError
 
-READERS = {"scenes": SceneReader}
+# Datasets as people have them on disk. Seeded scenes, which have no files, are `readers.scenes`.
+READERS: dict[str, type[Reader]] = {
+    "coco": CocoReader,
+}
+
+
+def get_reader(name: str) -> type[Reader]:
+    """Return the reader of a dataset; ConfigError lists the names."""
+    if name not in READERS:
+        raise ConfigError(f"no reader {name!r}; there are {', '.join(sorted(READERS))}.")
+    return READERS[name]
