@@ -10,9 +10,9 @@ import typer
 
 from parfocal.cli import show
 from parfocal.cli.common import JsonOption, console
-from parfocal.errors import DataError
+from parfocal.errors import ConfigError, DataError
 
-app = typer.Typer(help="Check and preview data files.", no_args_is_help=True)
+app = typer.Typer(help="Convert, check, preview and count data.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines or Parquet.")]
 RootOption = Annotated[
@@ -71,6 +71,106 @@ def preview(
     if report.flagged:
         reasons = f"The page shows them; `parfocal data check {file}` lists every reason."
         raise DataError(_verdict(file, report.flagged, report.rows) + reasons)
+
+
+@app.command()
+def readers(as_json: JsonOption = False) -> None:
+    """List the datasets that can be read, the files each wants and its options.
+
+    Example: parfocal data readers
+    """
+    from rich import box
+    from rich.table import Table
+
+    from parfocal.data.convert import describe_readers
+
+    found = describe_readers()
+    if as_json:
+        show.print_json({"schema": "parfocal.readers/1", "readers": [asdict(row) for row in found]})
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for column in ("reader", "SRC", "options", "what"):
+        table.add_column(column)
+    for row in found:
+        options = "\n".join(f"{name}={default}" for name, default in row.options.items())
+        table.add_row(row.name, " ".join(row.files), options, row.what)
+    console().print(table)
+
+
+@app.command()
+def convert(
+    reader: Annotated[
+        str, typer.Argument(metavar="READER", help="Which dataset; `data readers` lists them.")
+    ],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="SRC... OUT", help="Its files, then the file to write.")
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Where the pictures are; checks their sizes."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME", help="What rows say of their split.")
+    ] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="Of the reader; may be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a dataset's own files into one file of samples: .jsonl or .parquet.
+
+    Example: parfocal data convert coco tests/fixtures/datasets/coco/instances_train2017.json
+    out.jsonl
+    """
+    from parfocal.data.convert import build_reader
+    from parfocal.data.convert import convert as convert_to
+
+    if len(paths) < 2:
+        raise ConfigError("give the files of the dataset, then the file to write.")
+    *sources, out = paths
+    report = convert_to(build_reader(reader, sources, images, split, option or ()), out, limit)
+    if as_json:
+        show.print_json({"schema": "parfocal.convert/1", "out": str(out), **asdict(report)})
+    else:
+        console().print(f"{report.rows} rows, {report.turns} turns, {report.boxes} boxes")
+        for reason, count in report.skipped.items():
+            console().print(f"left out: {count} {reason}")
+    show.show_saved(out)
+
+
+@app.command()
+def stats(
+    file: FileArgument,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE.png", help="Also draw a picture of it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count what a file holds: boxes and their sizes, words, labels, sources.
+
+    Example: parfocal data stats out/demo/samples.jsonl --save stats.png
+    """
+    from parfocal.data.stats import stats_of
+
+    if save is not None and save.suffix.lower() != ".png":
+        raise ConfigError(f"--save {save} must end in .png.")
+    counted = stats_of(file)
+    if as_json:
+        show.print_json({"schema": "parfocal.stats/1", "file": str(file), **counted.to_json()})
+    else:
+        for name, values in counted.summary():
+            console().print(f"{name:<16} {values}", soft_wrap=True, markup=False)
+    if save is not None:
+        from parfocal.data.charts import draw_stats
+        from parfocal.data.jsonl import atomic_file
+
+        with atomic_file(save) as target:
+            draw_stats(counted, file.name).save(target, "png")
+        show.show_saved(save)
 
 
 def _verdict(file: Path, bad: int, rows: int) -> str:

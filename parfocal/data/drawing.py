@@ -38,7 +38,7 @@ PALETTE = (
 REGION_COLOUR = "#475569"  # the user's own regions: not a phrase, so not a palette colour
 LEGIBLE_SIDE = 640  # pixels; pictures whose long side is shorter are enlarged by a whole factor
 _PAD = 0.24  # blank before and after a coloured phrase, as a share of the letter size
-_PAPER, _INK, _MUTED = "#FCFCFD", "#171A21", "#5B6473"
+PAPER, INK, MUTED = "#FCFCFD", "#171A21", "#5B6473"
 
 Font = ImageFont.FreeTypeFont  # Pillow's bundled face; its wheels always have FreeType
 
@@ -110,7 +110,7 @@ def ink_on(colour: str) -> str:
         for c in (v / 255 for v in rgb(colour))
     )
     light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    return "#FFFFFF" if 1.05 / (light + 0.05) >= 4.0 else _INK
+    return "#FFFFFF" if 1.05 / (light + 0.05) >= 4.0 else INK
 
 
 def span_caption(span: Span) -> str:
@@ -249,9 +249,9 @@ def _drawable(xyxy: Floats, size_wh: tuple[int, int], pen: _Pen) -> Floats:
 def _draw_labels(
     pixels: Pixels, xyxy: Floats, labels: Sequence[str], colours: Sequence[str], pen: _Pen
 ) -> Image.Image:
-    font = _font(pen.text)
+    font = font_of(pen.text)
     height, width = pixels.shape[:2]
-    texts = [_shorten(" ".join(label.split()), font, max(0.45 * width, 90)) for label in labels]
+    texts = [shorten(" ".join(label.split()), font, max(0.45 * width, 90)) for label in labels]
     pad_x, pad_y = 0.45 * pen.text, 0.26 * pen.text
     sizes = np.zeros((len(texts), 2))
     for row, text in enumerate(texts):
@@ -282,13 +282,13 @@ def _with_strip(
     margin, height = round(1.3 * size), round(1.75 * size)
     width = max(picture.width, 22 * size)
     asked = question if isinstance(question, GroundedText) else GroundedText.of(question)
-    quiet = [replace(p, ink=_MUTED, colour=None) for p in _pieces(asked, [], size)]
+    quiet = [replace(p, ink=MUTED, colour=None) for p in _pieces(asked, [], size)]
     rows = list(_wrap(quiet, width - 2 * margin)) if asked.plain.strip() else []
     gap = round(0.4 * size) if rows else 0
     num_quiet = len(rows)
     rows += _wrap(_pieces(grounded, slots, size), width - 2 * margin)
     strip = 2 * margin - round(0.4 * size) + gap + height * len(rows)
-    paper = Image.new("RGB", (width, picture.height + strip), _PAPER)
+    paper = Image.new("RGB", (width, picture.height + strip), PAPER)
     paper.paste(picture, ((width - picture.width) // 2, 0))
     pixels = np.array(paper)
     tops = [
@@ -326,7 +326,7 @@ def _tint_runs(pixels: Pixels, row: Sequence[_Piece], left: float, top: float, s
 
 def _pieces(grounded: GroundedText, slots: Sequence[int | None], size: int) -> list[_Piece]:
     """Words and blanks of a text, each with its look; [] for `slots` means no colours."""
-    font, small = _font(size), _font(round(0.72 * size))
+    font, small = font_of(size), font_of(round(0.72 * size))
     slot = iter(slots)
     pieces: list[_Piece] = []
     for run, span in enumerate(grounded.spans):
@@ -336,12 +336,12 @@ def _pieces(grounded: GroundedText, slots: Sequence[int | None], size: int) -> l
         elif isinstance(span, Phrase):
             number = next(slot, None)
             colour = None if number is None else slot_colour(number)
-        ink = _MUTED if isinstance(span, Nothing) else _INK
+        ink = MUTED if isinstance(span, Nothing) else INK
         words = re.findall(r"\n|[^\S\n]+|\S+", span_caption(span))
         pieces += [_Piece(word, font, ink, colour, run) for word in words]
         if isinstance(span, Phrase) and len(span.boxes) and span.boxes.scores is not None:
             scores = " " + " ".join(f"{score:.2f}" for score in span.boxes.scores[:3])
-            pieces.append(_Piece(scores, small, _MUTED, colour, run))
+            pieces.append(_Piece(scores, small, MUTED, colour, run))
         if colour is not None:
             first = len(pieces) - sum(piece.run == run for piece in pieces)
             pieces[first] = replace(pieces[first], lead=_PAD * size)
@@ -380,13 +380,15 @@ def _words(pieces: Sequence[_Piece], width: float) -> Iterator[list[_Piece]]:
         yield word
 
 
-def _font(size: int) -> Font:
+def font_of(size: int) -> Font:
+    """Pillow's bundled face at a letter size in pixels."""
     font = ImageFont.load_default(size)
     assert isinstance(font, Font)
     return font
 
 
-def _shorten(text: str, font: Font, width: float) -> str:
+def shorten(text: str, font: Font, width: float) -> str:
+    """Cut a text so that it is at most `width` pixels wide, with dots at its end."""
     if font.getlength(text) <= width:
         return text
     fits = bisect_left(range(len(text)), width, key=lambda n: font.getlength(text[:n] + "..."))

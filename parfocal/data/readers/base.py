@@ -71,7 +71,7 @@ class Reader(ABC):
         self.skipped.clear()
         yield from self.samples()
         for reason, count in sorted(self.skipped.items()):
-            logger.warning("%s: %d skipped, %s", self.source, count, reason)
+            logger.info("%s: %d left out, %s", self.source, count, reason)
 
     @abstractmethod
     def samples(self) -> Iterator[Sample]:
