@@ -217,6 +217,8 @@ class LanguageObjective(nn.Module):
         model: trains.
         names: token ids of every kind's name.
         comparisons: token ids of the words for every one of `COMPARISONS`.
+        region_weight: how much the name of a region counts in an answer; other tokens count 1. Few
+            tokens of an answer point, most only have to be well-formed.
     """
 
     alignment_weight = 0.5
@@ -226,9 +228,10 @@ class LanguageObjective(nn.Module):
         model: ParfocalForConditionalGeneration,
         names: Sequence[Sequence[int]],
         comparisons: Sequence[Sequence[Sequence[int]]],
+        region_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.region_weight = model, region_weight
         self.names = TextAnchors(names, scale=12.0)
         words = [(index, word) for index, group in enumerate(comparisons) for word in group]
         self.words = TextAnchors([word for _, word in words], scale=12.0)
@@ -281,12 +284,20 @@ class LanguageObjective(nn.Module):
         answers = targets[:, 1:] != IGNORED
         logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
         terms = {
-            "answer": mean_cross_entropy(logits.float(), targets[:, 1:][answers]),
+            "answer": self._answer_loss(logits.float(), targets[:, 1:][answers]),
             **self._alignment(regions, boxes, mask, labels, compared),
         }
         aligned = terms["names"] + terms["comparisons"]
         loss = terms["answer"] + self.alignment_weight * aligned
         return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
+
+    def _answer_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Weighted mean cross entropy of float[n, V] logits; 0, not NaN, if nothing is learned."""
+        first = self.model.config.token_ids.first_region
+        names = (targets >= first) & (targets < first + self.model.config.proposer.max_regions)
+        weights = torch.where(names, self.region_weight, 1.0)
+        losses = cross_entropy(logits, targets, reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=1)
 
     def _shuffled_regions(self, features: ImageFeatures, text: TextBatch) -> Regions:
         """Choose regions as `propose` does, scatter them over the slots, describe them."""

@@ -48,6 +48,8 @@ class Stage:
         batch_size: pictures a step over all processes.
         optim: the optimiser and its schedule.
         eval_samples: validation pictures scored at the end of the stage.
+        region_loss_weight: how much the name of a region counts in the loss of an answer; any other
+            token counts 1.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Stage:
     batch_size: int
     optim: Optim = field(default_factory=Optim)
     eval_samples: int = 200
+    region_loss_weight: float = 1.0
 
     def __post_init__(self) -> None:
         choices = get_args(Objective)

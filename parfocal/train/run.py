@@ -167,14 +167,16 @@ def _train(
     if stage.objective == "detection":
         objective = DetectionObjective(model, len(KINDS))
     else:
-        objective = build_language_objective(model, processor)
+        objective = build_language_objective(model, processor, stage.region_loss_weight)
         dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
         collator = ConversationCollator(processor)
     run_stage(objective, stage, recipe, dataset, collator, out)
 
 
 def build_language_objective(
-    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    region_weight: float = 1.0,
 ) -> LanguageObjective:
     """Build the objective of scenes: it knows every kind's name and every comparison's words."""
 
@@ -184,7 +186,7 @@ def build_language_objective(
 
     names = [tokens(kind.name) for kind in KINDS]
     comparisons = [[tokens(word) for word in words_for(relation)] for relation in COMPARISONS]
-    return LanguageObjective(model, names, comparisons)
+    return LanguageObjective(model, names, comparisons, region_weight)
 
 
 def _report(

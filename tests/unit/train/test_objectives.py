@@ -228,6 +228,18 @@ def test_language_and_alignment_are_learned_on_one_batch(make_model, processor, 
     assert seen[-1]["names"] < seen[0]["names"]
 
 
+def test_names_of_regions_count_as_the_stage_says(make_model, processor):
+    objective = build_language_objective(make_model(), processor, region_weight=3.0)
+    first = objective.model.config.token_ids.first_region
+    logits = torch.zeros(2, len(processor.tokenizer))
+    logits[0, first] = 5.0
+    targets = torch.tensor([first, first - 1])  # pointing is learned, the rest is not
+    pointing, word = torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
+    loss = objective._answer_loss(logits, targets)
+    assert float(loss) == pytest.approx((3 * pointing + word) / 4)
+    assert float(objective._answer_loss(logits[:0], targets[:0])) == 0
+
+
 def alignment(objective, regions: Regions, batch) -> dict[str, torch.Tensor]:
     keys = ("boxes", "mask", "labels", "compared")
     return objective._alignment(regions, *(batch[key] for key in keys))
