@@ -7,6 +7,12 @@ from parfocal.data.readers.coco import CocoReader
 from parfocal.data.readers.refcoco import RefCocoReader
 from parfocal.data.readers.refcoco_jsonl import RefCocoJsonlReader
 from parfocal.data.readers.refcoco_mdetr import RefCocoMdetrReader
+from parfocal.data.readers.visual_genome import (
+    VgObjectsReader,
+    VgQasReader,
+    VgRegionsReader,
+    VgRelationshipsReader,
+)
 from parfocal.errors import ConfigError
 
 # Datasets as people have them on disk. Seeded scenes, which have no files, are `readers.scenes`.
@@ -15,6 +21,10 @@ READERS: dict[str, type[Reader]] = {
     "refcoco": RefCocoReader,
     "refcoco_jsonl": RefCocoJsonlReader,
     "refcoco_mdetr": RefCocoMdetrReader,
+    "vg_objects": VgObjectsReader,
+    "vg_qas": VgQasReader,
+    "vg_regions": VgRegionsReader,
+    "vg_relationships": VgRelationshipsReader,
 }
 
 

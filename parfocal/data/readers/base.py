@@ -103,9 +103,15 @@ class Reader(ABC):
             labels: one a box.
             placed: the picture, from `self.pictures`.
         """
+        return self.kept_regions(rows_xyxy, labels, placed)[0]
+
+    def kept_regions(
+        self, rows_xyxy: Sequence[Sequence[float]], labels: Sequence[str], placed: Placed
+    ) -> tuple[Boxes, list[int]]:
+        """Like `regions`, also returning the indices of the rows that were kept."""
         boxes, kept = upright_boxes(rows_xyxy, placed)
         self.skip("boxes without area inside their picture", len(rows_xyxy) - len(kept))
-        return Boxes(boxes.xyxy, boxes.frame, labels=[labels[index] for index in kept])
+        return boxes.replace(labels=[labels[index] for index in kept]), kept
 
 
 def upright_boxes(rows_xyxy: Sequence[Sequence[float]], placed: Placed) -> tuple[Boxes, list[int]]:
