@@ -6,12 +6,13 @@ which is ``None`` and never 0: nothing was measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parfocal.eval.metrics.bootstrap import bootstrap_interval
+from parfocal.eval.metrics.checks import check_some
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,20 @@ def rate(
         return Rate(None, count)
     low, high = bootstrap_interval(above, below, clusters, seed=seed)
     return Rate(scale * float(above.sum()) / total, count, scale * low, scale * high)
+
+
+def split_mean(values: Mapping[str, float]) -> float:
+    """Plain mean over the files of a benchmark, whatever their sizes (POPE's F1, ChartQA).
+
+    Args:
+        values: one a file, by its name.
+
+    Raises:
+        DataError: if there is none.
+
+    Example:
+        >>> split_mean({"human": 0.5, "augmented": 1.0})
+        0.75
+    """
+    check_some("splits", values)
+    return sum(values.values()) / len(values)
