@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="'scenes'.")],
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="'scenes', 'msvd_qa' or 'msrvtt_qa'.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of a benchmark that is not bundled."),
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N pictures.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Only the first N pictures or videos."),
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="B", min=1, help="Pictures at a time.")
@@ -43,10 +50,10 @@ def evaluate(
     from parfocal.eval.benchmarks import get_benchmark
     from parfocal.eval.run import run_benchmark
 
-    get_benchmark(benchmark)  # a wrong name is told before a model is loaded
+    get_benchmark(benchmark).load(limit, data)  # what is wrong is told before a model is loaded
     predictor = load_predictor(model, device)
     with _progress(benchmark) as step:
-        report = run_benchmark(benchmark, predictor, out, limit, batch_size, step)
+        report = run_benchmark(benchmark, predictor, out, limit, batch_size, step, data=data)
     if as_json:
         show.print_json(report)
     else:

@@ -31,6 +31,8 @@ def run_benchmark(
     limit: int | None = None,
     batch_size: int = 16,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
+    *,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """Ask a predictor a whole benchmark and score its answers.
 
@@ -38,15 +40,17 @@ def run_benchmark(
         name: a key of `BENCHMARKS`.
         predictor: what `parfocal.load` returns.
         out: folder for `predictions.jsonl` and `report.json`; made if missing.
-        limit: only the first so many pictures.
+        limit: only the first so many pictures or videos.
         batch_size: pictures and questions at a time; answers do not depend on it.
         on_progress: called with (pictures done, pictures in all).
+        data: the folder of a benchmark that is not bundled.
 
     Returns:
         The report as it was written.
 
     Raises:
-        ConfigError: for an unknown benchmark or a batch size or limit below 1.
+        ConfigError: for an unknown benchmark, a batch size or limit below 1, or a data folder that
+            is missing or not wanted.
         DataError: if the benchmark's data is missing or broken.
 
     Example:
@@ -55,7 +59,7 @@ def run_benchmark(
     if batch_size < 1:
         raise ConfigError(f"the batch size is {batch_size}; it must be at least 1.")
     benchmark = get_benchmark(name)
-    split = benchmark.load(limit)
+    split = benchmark.load(limit, data)
     total = benchmark.size(split)
     done = 0
 
@@ -71,13 +75,16 @@ def run_benchmark(
     return _write_report(name, split, predictions, out, batch_size, _describe_model(predictor))
 
 
-def rescore(name: str, out: Path, limit: int | None = None) -> dict[str, Any]:
+def rescore(
+    name: str, out: Path, limit: int | None = None, data: Path | None = None
+) -> dict[str, Any]:
     """Score a finished run again from its `predictions.jsonl`, without any model.
 
     Args:
         name: of the benchmark.
         out: the folder of the run; its report is replaced.
         limit: the limit that the run had.
+        data: the data folder that the run had.
 
     Returns:
         The new report. Model and batch size are taken from the old report, if there is one.
@@ -92,7 +99,7 @@ def rescore(name: str, out: Path, limit: int | None = None) -> dict[str, Any]:
             raise DataError(
                 f"{out / REPORT} is not a report. Move it away and score again."
             ) from err
-    split = benchmark.load(limit)
+    split = benchmark.load(limit, data)
     model = {key: old.get(key) for key in ("model", "device", "dtype", "decoding")}
     return _write_report(name, split, predictions, out, old.get("batch_size"), model)
 
@@ -117,6 +124,7 @@ def _write_report(
         "libraries": {"parfocal": __version__} | {name: _version(name) for name in _LIBRARIES},
     }
     scores = benchmark.score(predictions, split)
+    benchmark.export(predictions, split, out)
     report = {"schema": "parfocal.report/1", "benchmark": name, **scores, "protocol": protocol}
     (out / REPORT).write_text(
         json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="ascii"

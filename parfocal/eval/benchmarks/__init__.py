@@ -5,11 +5,13 @@ To add one: write its file, add its line here, pin its score in a test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from parfocal.errors import ConfigError
 from parfocal.eval.benchmarks.scenes import ScenesBenchmark
+from parfocal.eval.benchmarks.video_qa import VideoQaBenchmark
 from parfocal.eval.predictions import Prediction
 
 
@@ -24,16 +26,25 @@ class Benchmark(Protocol):
     def version(self) -> str:
         """Raised when data, wording or scoring change."""
 
-    def load(self, limit: int | None = None) -> Any:
-        """Read the pictures and questions, or the first so many."""
+    def load(self, limit: int | None = None, data: Path | None = None) -> Any:
+        """Read the questions about the pictures or videos, or about the first so many.
+
+        Args:
+            limit: how many; None takes all.
+            data: the folder of a benchmark that is not bundled.
+
+        Raises:
+            ConfigError: if there is a folder and none is wanted, or the other way round.
+            DataError: if the data is missing or broken.
+        """
 
     def size(self, split: Any) -> int:
-        """Number of pictures in the split."""
+        """Number of pictures or videos in the split."""
 
     def predict(
         self, predictor: Any, split: Any, batch_size: int, on_image: Callable[[], object]
     ) -> Iterator[Prediction]:
-        """Ask everything, in a fixed order; calls `on_image` after each picture."""
+        """Ask everything, in a fixed order; calls `on_image` after each picture or video."""
 
     def score(self, predictions: Iterable[Prediction], split: Any) -> dict[str, Any]:
         """Pure function from predictions to the report's numbers."""
@@ -41,8 +52,13 @@ class Benchmark(Protocol):
     def protocol(self, split: Any) -> dict[str, Any]:
         """What the numbers depend on besides the model."""
 
+    def export(self, predictions: Sequence[Prediction], split: Any, out: Path) -> None:
+        """Write the answers beside the report as the benchmark's own tools read them, if any do."""
+
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "msrvtt_qa": VideoQaBenchmark("msrvtt_qa"),
+    "msvd_qa": VideoQaBenchmark("msvd_qa"),
     "scenes": ScenesBenchmark(),
 }
 

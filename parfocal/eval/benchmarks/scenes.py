@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parfocal.boxes import Boxes
+from parfocal.errors import ConfigError
 from parfocal.eval.benchmarks.scenes_score import SIZE_LIMITS, TASKS, score_scenes
 from parfocal.eval.predictions import PredictedPhrase, Prediction
 from parfocal.eval.scenes import Scene, SceneSet, load_scenes
@@ -41,8 +43,13 @@ class ScenesBenchmark:
     name: str = "scenes"
     version: str = "1"
 
-    def load(self, limit: int | None = None) -> SceneSet:
+    def load(self, limit: int | None = None, data: Path | None = None) -> SceneSet:
         """Read the bundled scenes."""
+        if data is not None:
+            raise ConfigError(
+                f"the scenes are bundled and take no data, {str(data)!r} was given. Leave --data "
+                "out."
+            )
         return load_scenes(limit=limit)
 
     def size(self, split: SceneSet) -> int:
@@ -77,6 +84,9 @@ class ScenesBenchmark:
             },
             "interval": "95 % percentile bootstrap over pictures, 1000 resamples, seed 0",
         }
+
+    def export(self, predictions: Sequence[Prediction], split: SceneSet, out: Path) -> None:
+        """Nothing: no other tool reads these scenes."""
 
 
 def scene_items(scene: Scene) -> list[Prediction]:

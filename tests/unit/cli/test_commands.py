@@ -346,15 +346,15 @@ def test_eval_prints_the_report(run, loaded, tmp_path, monkeypatch) -> None:
     report |= {"name_exact": None, "name_exact_n": 0}
     report |= {"name_exact_low": None, "name_exact_high": None}
 
-    def fake(name, predictor, out, limit, batch_size, on_progress):
-        seen.append((name, predictor.name, out, limit, batch_size))
+    def fake(name, predictor, out, limit, batch_size, on_progress, *, data):
+        seen.append((name, predictor.name, out, limit, batch_size, data))
         on_progress(1, 1)
         return report
 
     monkeypatch.setattr("parfocal.eval.run.run_benchmark", fake)
     words = ("eval", "scenes", "--limit", "3", "--batch-size", "4", "--out", tmp_path)
     done = run(*words)
-    assert (done.code, seen) == (0, [("scenes", "table", tmp_path, 3, 4)])
+    assert (done.code, seen) == (0, [("scenes", "table", tmp_path, 3, 4, None)])
     lines = words_of(done.out)
     assert ["rec_acc_50", "97.50", "90.0", "to", "100.0", "40"] in lines
     assert ["name_exact", "-", "0"] in lines

@@ -92,6 +92,12 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
     "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
     "unknown benchmark": (("eval", "coco", "--out", "out"), r"no benchmark 'coco'.*scenes"),
+    "eval without its data": (("eval", "msvd_qa", "--out", "out"), r"needs its data.*--data DIR"),
+    "eval with data that is bundled": ((*EVAL, "--data", "."), r"take no data.*--data out"),
+    "eval of an empty folder": (
+        ("eval", "msvd_qa", "--data", ".", "--out", "out"),
+        r"test_q\.json' cannot be read",
+    ),
     "eval into a file": (("eval", "scenes", "--out", "text.png/out"), r"cannot be made"),
     "demo into a file": (("demo", "--out", "text.png"), r"cannot be made"),
     "check of a missing file": (("data", "check", "gone.jsonl"), r"gone\.jsonl"),

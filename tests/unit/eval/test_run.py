@@ -110,6 +110,8 @@ def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
 def test_bad_options_are_refused_before_anything_is_asked(garbage: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch size is 0"):
         run_benchmark("scenes", garbage, tmp_path / "out", batch_size=0)
+    with pytest.raises(ConfigError, match="bundled and take no data"):
+        run_benchmark("scenes", garbage, tmp_path / "out", data=tmp_path)
     with pytest.raises(ConfigError, match="no benchmark 'x'"):
         run_benchmark("x", garbage, tmp_path / "out")
     (tmp_path / "file").write_text("")
