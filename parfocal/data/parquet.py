@@ -29,7 +29,7 @@ def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
         DataError: if a sample cannot be written or the folder does not exist.
         ConfigError: if pyarrow is not installed.
     """
-    arrow, parquet = _import_pyarrow()
+    arrow, parquet = import_pyarrow()
     schema = _arrow_schema(arrow)
     iterator, count = iter(samples), 0
     with (
@@ -80,7 +80,7 @@ def read_parquet(path: str | Path) -> Iterator[Sample]:
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file:row", JSON row) of every row, not yet checked; see `read_parquet`."""
-    arrow, parquet = _import_pyarrow()
+    arrow, parquet = import_pyarrow()
     root = Path(path)
     files = sorted(root.glob("part-*.parquet")) if root.is_dir() else [root]
     if not files:
@@ -99,7 +99,8 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"{file} is not a readable Parquet file: {err}") from err
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and pyarrow.parquet; ConfigError if it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from parfocal.data.readers.base import Reader
 from parfocal.data.readers.coco import CocoReader
+from parfocal.data.readers.flickr30k import Flickr30kReader
+from parfocal.data.readers.grit import GritReader
 from parfocal.data.readers.refcoco import RefCocoReader
 from parfocal.data.readers.refcoco_jsonl import RefCocoJsonlReader
 from parfocal.data.readers.refcoco_mdetr import RefCocoMdetrReader
@@ -18,6 +20,8 @@ from parfocal.errors import ConfigError
 # Datasets as people have them on disk. Seeded scenes, which have no files, are `readers.scenes`.
 READERS: dict[str, type[Reader]] = {
     "coco": CocoReader,
+    "flickr30k": Flickr30kReader,
+    "grit": GritReader,
     "refcoco": RefCocoReader,
     "refcoco_jsonl": RefCocoJsonlReader,
     "refcoco_mdetr": RefCocoMdetrReader,

@@ -108,10 +108,17 @@ class Reader(ABC):
     def kept_regions(
         self, rows_xyxy: Sequence[Sequence[float]], labels: Sequence[str], placed: Placed
     ) -> tuple[Boxes, list[int]]:
-        """Like `regions`, also returning the indices of the rows that were kept."""
+        """`regions`, and the indices of the rows that were kept."""
+        boxes, kept = self.boxes(rows_xyxy, placed)
+        return boxes.replace(labels=[labels[index] for index in kept]), kept
+
+    def boxes(
+        self, rows_xyxy: Sequence[Sequence[float]], placed: Placed
+    ) -> tuple[Boxes, list[int]]:
+        """`upright_boxes`, counting what they leave out: the boxes of phrases."""
         boxes, kept = upright_boxes(rows_xyxy, placed)
         self.skip("boxes without area inside their picture", len(rows_xyxy) - len(kept))
-        return boxes.replace(labels=[labels[index] for index in kept]), kept
+        return boxes, kept
 
 
 def upright_boxes(rows_xyxy: Sequence[Sequence[float]], placed: Placed) -> tuple[Boxes, list[int]]:

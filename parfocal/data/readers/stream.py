@@ -1,13 +1,14 @@
-"""Rows of large JSON files, one at a time, whatever their size."""
+"""Rows of large JSON and Parquet files, one at a time, whatever their size."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from parfocal.data.jsonl import describe_line_error, parse_line, read_lines
+from parfocal.data.parquet import BATCH_ROWS, import_pyarrow
 from parfocal.errors import ConfigError, DataError
 
 
@@ -58,6 +59,55 @@ def json_value(path: Path) -> Any:
             return json.load(file)
         except ValueError as err:
             raise DataError(f"{path} is not JSON: {err}. Fetch the file again.") from err
+
+
+def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file, the named columns only.
+
+    Raises:
+        DataError: if it is no Parquet file or lacks a column.
+        ConfigError: if pyarrow is not installed.
+    """
+    arrow, parquet = import_pyarrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            missing = [name for name in columns if name not in there]
+            if missing:
+                raise DataError(
+                    f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(there)}. "
+                    "Is it a file of another dataset?"
+                )
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield from batch.to_pylist()
+    except (OSError, arrow.ArrowException) as err:
+        raise DataError(f"{path} is not a readable Parquet file: {err}. Fetch it again.") from err
+
+
+def require(row: Any, where: str, **fields: type) -> list[Any]:
+    """Return the named fields of a JSON object.
+
+    Args:
+        row: the object.
+        where: file and row, for the error.
+        fields: the type of each.
+
+    Raises:
+        DataError: if it is no object, or a field is missing or of another type.
+
+    Example:
+        >>> require({"id": 3, "caption": "a dog"}, "a.json: row 0", caption=str)
+        ['a dog']
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is {row!r:.60}, must be an object with {', '.join(fields)}.")
+    for name, kind in fields.items():
+        if name not in row:
+            there = ", ".join(row) or "nothing"
+            raise DataError(f"{where} lacks {name}; it has {there}. Is it a file of another kind?")
+        if not isinstance(row[name], kind):
+            raise DataError(f"{where}: {name} is {row[name]!r:.60}, must be {kind.__name__}.")
+    return [row[name] for name in fields]
 
 
 def _opened(path: Path) -> Any:
