@@ -6,6 +6,11 @@ from parfocal.data.readers.base import Reader
 from parfocal.data.readers.coco import CocoReader
 from parfocal.data.readers.flickr30k import Flickr30kReader
 from parfocal.data.readers.grit import GritReader
+from parfocal.data.readers.groma_flickr import GromaFlickrReader
+from parfocal.data.readers.groma_grit import GromaGritReader
+from parfocal.data.readers.groma_instruct import GromaInstructReader
+from parfocal.data.readers.groma_rec import GromaRecReader
+from parfocal.data.readers.groma_region_caption import GromaRegionCaptionReader
 from parfocal.data.readers.refcoco import RefCocoReader
 from parfocal.data.readers.refcoco_jsonl import RefCocoJsonlReader
 from parfocal.data.readers.refcoco_mdetr import RefCocoMdetrReader
@@ -22,6 +27,11 @@ READERS: dict[str, type[Reader]] = {
     "coco": CocoReader,
     "flickr30k": Flickr30kReader,
     "grit": GritReader,
+    "groma_flickr": GromaFlickrReader,
+    "groma_grit": GromaGritReader,
+    "groma_instruct": GromaInstructReader,
+    "groma_rec": GromaRecReader,
+    "groma_region_caption": GromaRegionCaptionReader,
     "refcoco": RefCocoReader,
     "refcoco_jsonl": RefCocoJsonlReader,
     "refcoco_mdetr": RefCocoMdetrReader,
