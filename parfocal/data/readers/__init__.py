@@ -11,9 +11,13 @@ from parfocal.data.readers.groma_grit import GromaGritReader
 from parfocal.data.readers.groma_instruct import GromaInstructReader
 from parfocal.data.readers.groma_rec import GromaRecReader
 from parfocal.data.readers.groma_region_caption import GromaRegionCaptionReader
+from parfocal.data.readers.lvis import LvisReader
+from parfocal.data.readers.objects365 import Objects365Reader
 from parfocal.data.readers.refcoco import RefCocoReader
 from parfocal.data.readers.refcoco_jsonl import RefCocoJsonlReader
 from parfocal.data.readers.refcoco_mdetr import RefCocoMdetrReader
+from parfocal.data.readers.sa1b import Sa1bReader
+from parfocal.data.readers.v3det import V3DetReader
 from parfocal.data.readers.visual_genome import (
     VgObjectsReader,
     VgQasReader,
@@ -32,9 +36,13 @@ READERS: dict[str, type[Reader]] = {
     "groma_instruct": GromaInstructReader,
     "groma_rec": GromaRecReader,
     "groma_region_caption": GromaRegionCaptionReader,
+    "lvis": LvisReader,
+    "objects365": Objects365Reader,
     "refcoco": RefCocoReader,
     "refcoco_jsonl": RefCocoJsonlReader,
     "refcoco_mdetr": RefCocoMdetrReader,
+    "sa1b": Sa1bReader,
+    "v3det": V3DetReader,
     "vg_objects": VgObjectsReader,
     "vg_qas": VgQasReader,
     "vg_regions": VgRegionsReader,

@@ -6,17 +6,15 @@ the same pixels; either will do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from parfocal.data.readers.base import Reader, xywh_to_xyxy
-from parfocal.data.readers.coco_format import read_categories, read_images
-from parfocal.data.sample import Sample
+from parfocal.data.readers.coco_format import CocoFormatReader, Row
 
 
 @dataclass
-class CocoReader(Reader):
+class CocoReader(CocoFormatReader):
     """A Sample a picture; its objects are labelled regions.
 
     Args:
@@ -26,36 +24,17 @@ class CocoReader(Reader):
     source: ClassVar[str] = "coco"
     licence: ClassVar[str] = "CC-BY-4.0 (annotations); pictures under Flickr terms"
     files: ClassVar[tuple[str, ...]] = ("instances_*.json",)
+    flags: ClassVar[Mapping[str, str]] = {"iscrowd": "crowds"}
 
     crowds: bool = False
 
-    def samples(self) -> Iterator[Sample]:
-        """Yield pictures in the order of the file."""
-        path = self.paths[0]
-        names = read_categories(path)
-        for image, rows in read_images(path, _kept):
-            placed = self.pictures.place(
-                coco_names(image["id"], image["file_name"]), (image["width"], image["height"])
-            )
-            if isinstance(placed, str):
-                self.skip(placed)
-                continue
-            used = [row for row in rows if self.crowds or not row["iscrowd"]]
-            self.skip("crowds", len(rows) - len(used))
-            yield Sample(
-                self.sample_id(image["id"]),
-                (placed.ref,),
-                (),
-                self.regions(
-                    [xywh_to_xyxy(row["bbox"]) for row in used],
-                    [names[row["category_id"]] for row in used],
-                    placed,
-                ),
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": f"coco:{image['id']}"},
-            )
+    def names(self, image: Row) -> list[str]:
+        """Return the names of 2014 and 2017, as stated first."""
+        return coco_names(image["id"], image["file_name"])
+
+    def image_key(self, image: Row) -> str:
+        """Return `coco:ID`."""
+        return f"coco:{image['id']}"
 
 
 def coco_names(image_id: int, *stated: str) -> list[str]:
@@ -72,9 +51,3 @@ def coco_names(image_id: int, *stated: str) -> list[str]:
         name = number if folder.endswith("2017") else f"COCO_{folder}_{number}"
         names += [f"{folder}/{name}", f"coco/{folder}/{name}", name]
     return list(dict.fromkeys(names))
-
-
-def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "bbox": row["bbox"], "category_id": row["category_id"], "iscrowd": row.get("iscrowd", 0)
-    }  # fmt: skip

@@ -1,20 +1,119 @@
 """The COCO file format, in which most box datasets come: pictures, annotations, categories.
 
 One JSON object; pictures and annotations are joined on disk, so that files of any size do. Boxes
-are [x, y, width, height], pixels, from 0.
+are [x, y, width, height], pixels, from 0. `CocoFormatReader` is all that its datasets share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from parfocal.data.readers.base import Reader, xywh_to_xyxy
+from parfocal.data.readers.fields import need_box, need_int, need_text
 from parfocal.data.readers.spill import Spill
 from parfocal.data.readers.stream import json_items
+from parfocal.data.sample import JSON, Sample
 from parfocal.errors import DataError
 
 Row = dict[str, Any]
+
+
+@dataclass
+class CocoFormatReader(Reader):
+    """A Sample a picture, with boxes or without; its objects are labelled regions.
+
+    A dataset says what its pictures are called and which they are. Labels are the names of its
+    categories, with blanks for the underscores that join words in some.
+    """
+
+    # A flag of annotations -> the option of the reader that keeps those for which it is set.
+    flags: ClassVar[Mapping[str, str]] = {}
+    name_field: ClassVar[str] = "file_name"
+
+    @abstractmethod
+    def names(self, image: Row) -> list[str]:
+        """Return the paths under which a picture may be stored, the usual one first."""
+
+    @abstractmethod
+    def image_key(self, image: Row) -> str:
+        """Return which picture it is, across datasets."""
+
+    def notes(self, image: Row, categories: Mapping[int, str]) -> dict[str, JSON]:
+        """Return what `meta` says of a picture besides its key."""
+        return {}
+
+    def categories(self) -> dict[int, str]:
+        """Return id -> label."""
+        names = read_categories(self.paths[0])
+        return {number: name.replace("_", " ") for number, name in names.items()}
+
+    def pairs(self, categories: Mapping[int, str]) -> Iterator[tuple[Row, list[Row]]]:
+        """Yield every picture with its annotations: `bbox`, `label` and the flags."""
+        path = self.paths[0]
+        waiting = 0
+
+        def keep(row: Row) -> Row:
+            nonlocal waiting
+            waiting += 1
+            where = f"{path}: annotation {row.get('id')!r}"
+            return self.kept(row, label_of(row.get("category_id"), categories, where), where)
+
+        for image, rows in read_images(path, keep):
+            need_text(f"{path}: picture {image['id']}", image, self.name_field)
+            waiting -= len(rows)
+            yield image, rows
+        self.skip("annotations of pictures that the file does not list", max(waiting, 0))
+
+    def kept(self, row: Row, label: str, where: str) -> Row:
+        """Return what is needed of an annotation.
+
+        Args:
+            row: the annotation.
+            label: of its box.
+            where: what messages call it.
+
+        Raises:
+            DataError: if its box is not four numbers.
+        """
+        box = need_box(where, row, "bbox")
+        return {"bbox": box, "label": label, **{flag: row.get(flag, 0) for flag in self.flags}}
+
+    def left_out(self, image: Row, row: Row) -> str:
+        """Return why an annotation is not wanted, "" if it is."""
+        unwanted = (option for flag, option in self.flags.items() if row[flag])
+        return next((option for option in unwanted if not getattr(self, option)), "")
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield pictures in the order of the file."""
+        categories = self.categories()
+        for image, rows in self.pairs(categories):
+            where = f"{self.paths[0]}: picture {image['id']}"
+            size_wh = need_int(where, image, "width"), need_int(where, image, "height")
+            placed = self.pictures.place(self.names(image), size_wh)
+            if isinstance(placed, str):
+                self.skip(placed)
+                continue
+            used = []
+            for row in rows:
+                if reason := self.left_out(image, row):
+                    self.skip(reason)
+                else:
+                    used.append(row)
+            boxes = [xywh_to_xyxy(row["bbox"]) for row in used]
+            yield Sample(
+                self.sample_id(image["id"]),
+                (placed.ref,),
+                (),
+                self.regions(boxes, [row["label"] for row in used], placed),
+                self.source,
+                self.split,
+                self.licence,
+                {"image_key": self.image_key(image), **self.notes(image, categories)},
+            )
 
 
 def read_categories(path: Path) -> dict[int, str]:
@@ -23,7 +122,10 @@ def read_categories(path: Path) -> dict[int, str]:
     Raises:
         DataError: if the file has no categories.
     """
-    names = {int(row["id"]): str(row["name"]) for row in json_items(path, "categories")}
+    names = {}
+    for row in json_items(path, "categories"):
+        where = f"{path}: a category"
+        names[need_int(where, row, "id")] = need_text(where, row, "name")
     if not names:
         raise DataError(f"{path} has no `categories`. Is it a COCO instances file?")
     return names
@@ -40,7 +142,8 @@ def read_images(
         annotations: name of the array.
 
     Raises:
-        DataError: if an annotation lacks its picture or the file has no pictures.
+        DataError: if an annotation does not say of which picture it is, a picture has no id, or
+            the file has no pictures.
     """
     with Spill() as table:
         rows = json_items(path, annotations)
@@ -48,13 +151,27 @@ def read_images(
         count = 0
         for image in json_items(path, "images"):
             count += 1
-            yield image, table.of(image["id"])
+            yield image, table.of(need_int(f"{path}: picture number {count}", image, "id"))
     if not count:
         raise DataError(f"{path} has no `images`. Is it a COCO instances file?")
 
 
+def label_of(number: object, categories: Mapping[int, str], where: str) -> str:
+    """Return the label of a category.
+
+    Args:
+        number: its id, as an annotation or picture states it.
+        categories: id -> label.
+        where: what messages call that annotation or picture.
+
+    Raises:
+        DataError: if there is no such category.
+    """
+    if not isinstance(number, int) or number not in categories:
+        raise DataError(f"{where} has category {number!r}, which `categories` does not list.")
+    return categories[number]
+
+
 def _image_id(row: Row, path: Path) -> int:
-    if "image_id" not in row:
-        raise DataError(f"{path}: annotation {row.get('id')!r} has no `image_id`.")
-    image_id: int = row["image_id"]
-    return image_id
+    number = row.get("id") if isinstance(row, dict) else None
+    return need_int(f"{path}: annotation {number}", row, "image_id")
