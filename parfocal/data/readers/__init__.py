@@ -6,6 +6,7 @@ from parfocal.data.readers.base import Reader
 from parfocal.data.readers.coco import CocoReader
 from parfocal.data.readers.flickr30k import Flickr30kReader
 from parfocal.data.readers.grit import GritReader
+from parfocal.data.readers.groma_detection import GromaDetectionReader
 from parfocal.data.readers.groma_flickr import GromaFlickrReader
 from parfocal.data.readers.groma_grit import GromaGritReader
 from parfocal.data.readers.groma_instruct import GromaInstructReader
@@ -13,6 +14,7 @@ from parfocal.data.readers.groma_rec import GromaRecReader
 from parfocal.data.readers.groma_region_caption import GromaRegionCaptionReader
 from parfocal.data.readers.lvis import LvisReader
 from parfocal.data.readers.objects365 import Objects365Reader
+from parfocal.data.readers.openimages import OpenImagesReader
 from parfocal.data.readers.refcoco import RefCocoReader
 from parfocal.data.readers.refcoco_jsonl import RefCocoJsonlReader
 from parfocal.data.readers.refcoco_mdetr import RefCocoMdetrReader
@@ -31,6 +33,7 @@ READERS: dict[str, type[Reader]] = {
     "coco": CocoReader,
     "flickr30k": Flickr30kReader,
     "grit": GritReader,
+    "groma_detection": GromaDetectionReader,
     "groma_flickr": GromaFlickrReader,
     "groma_grit": GromaGritReader,
     "groma_instruct": GromaInstructReader,
@@ -38,6 +41,7 @@ READERS: dict[str, type[Reader]] = {
     "groma_region_caption": GromaRegionCaptionReader,
     "lvis": LvisReader,
     "objects365": Objects365Reader,
+    "openimages": OpenImagesReader,
     "refcoco": RefCocoReader,
     "refcoco_jsonl": RefCocoJsonlReader,
     "refcoco_mdetr": RefCocoMdetrReader,
