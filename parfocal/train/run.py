@@ -1,6 +1,7 @@
 """Run a recipe: one folder holds everything the run needs, so that it restarts from there alone.
 
 - OUT/recipe.json: the resolved recipe
+- OUT/run.json: versions, code and data that the run began with
 - OUT/start/: config and processor the run began with
 - OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
 - OUT/model/: the finished model, bfloat16, ready for `parfocal.load`
@@ -8,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -27,6 +29,7 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.turns import words_for
 from parfocal.errors import ConfigError
+from parfocal.images import image_digest
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
@@ -38,6 +41,7 @@ from parfocal.train.data import (
 )
 from parfocal.train.objectives import DetectionObjective, LanguageObjective
 from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.record import differences, run_record
 from parfocal.train.trainer import JsonLog, run_stage
 from parfocal.train.validate import proposal_recall
 
@@ -74,19 +78,43 @@ def start_run(
                 "or choose another folder."
             )
         before, now = json.loads(saved.read_text(encoding="utf-8")), json.loads(recipe.to_json())
-        changed = sorted(key for key in now if before.get(key) != now[key])
+        changed = list(differences(before, now))
         if changed:
             raise ConfigError(
-                f"{out} was started with another recipe: {', '.join(changed)} differ. "
-                "Resume with the same settings."
+                f"{out} was started with another recipe: {'; '.join(changed)}. "
+                "Resume with the same settings, or start another run in another folder."
             )
     else:
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
+        record = run_record(
+            {stage.name: data_fingerprint(recipe, stage) for stage in recipe.stages}
+        )
+        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
     _launch(out, processes or _default_processes())
     return out / "model"
+
+
+def data_fingerprint(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Return what tells one stage's data from another's: its range and its first and last scenes.
+
+    Args:
+        recipe: whose stage it is.
+        stage: one of them.
+    """
+    first = sum(item.samples for item in recipe.stages[: recipe.stages.index(stage)])
+    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    digest = hashlib.sha256()
+    for index in (first, len(reader) - 1):
+        sample = reader[index]
+        digest.update(image_digest(sample.open_image()).encode())
+        digest.update(json.dumps(sample.regions.to_json()).encode())
+    return {
+        "source": "scenes", "split": "train", "first": first, "count": stage.samples,
+        "sha256_of_first_and_last": digest.hexdigest(),
+    }  # fmt: skip
 
 
 def _default_processes() -> int:

@@ -77,6 +77,9 @@ def test_a_run_leaves_everything_it_needs(start, tmp_path):
     model = start(recipe, tmp_path)
     assert model == tmp_path / "model"
     assert Recipe.from_json((tmp_path / "recipe.json").read_text(encoding="utf-8")) == recipe
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert record["libraries"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["data"]["find"]["count"] == 4
     for folder in ("start", "model"):
         assert (tmp_path / folder / "config.json").is_file()
         assert (tmp_path / folder / "parfocal_processor.json").is_file()
@@ -106,6 +109,7 @@ def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.SceneReader, "__getitem__", watch)
     first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
+    monkeypatch.setattr(run, "data_fingerprint", lambda recipe, stage: {})  # it looks as well
     start(recipe_of(first, second), tmp_path)
     assert sorted(seen[:4]) == [("train", index) for index in range(4)]
     assert sorted(seen[4:]) == [("train", index) for index in range(4, 8)]
@@ -135,12 +139,23 @@ def test_an_existing_run_is_not_overwritten(start, tmp_path, no_training):
 def test_resuming_with_another_recipe_is_refused_and_named(start, tmp_path, no_training):
     start(recipe_of(FIND), tmp_path)
     changed = dataclasses.replace(recipe_of(FIND), seed=9, sides=(80,))
-    with pytest.raises(ConfigError, match="another recipe: seed, sides differ"):
+    with pytest.raises(ConfigError, match=r"another recipe: sides\.0: 64 -> 80; seed: 5 -> 9"):
         start(changed, tmp_path, resume=True)
     longer = recipe_of(dataclasses.replace(FIND, samples=14))
-    with pytest.raises(ConfigError, match="another recipe: stages differ"):
+    with pytest.raises(ConfigError, match=r"another recipe: stages\.find\.samples: 12 -> 14"):
         start(longer, tmp_path, resume=True)
     assert len(no_training) == 1
+
+
+def test_other_data_has_another_fingerprint(toy_bank, in_process):
+    one, two = recipe_of(FIND, TALK), recipe_of(FIND, dataclasses.replace(TALK, samples=13))
+    prints = [
+        run.data_fingerprint(recipe, stage) for recipe in (one, two) for stage in recipe.stages
+    ]
+    assert prints[0] == prints[2]
+    assert (prints[1]["first"], prints[1]["count"]) == (12, 12)
+    digests = {entry["sha256_of_first_and_last"] for entry in prints}
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize(("processes", "several"), [(1, False), (3, True)])
