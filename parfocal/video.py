@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -109,6 +109,73 @@ def load_video(
     if decoded < frames:
         logger.info("%s: only %d frames, some of them taken again: %d", name, decoded, frames)
     return [pictures[index] for index in frame_indices(decoded, frames)]
+
+
+def load_frames(
+    source: VideoSource, numbers: Sequence[int], limits: VideoLimits = DEFAULT_LIMITS
+) -> list[Image.Image]:
+    """Take the frames of these numbers, decoding the video once.
+
+    Args:
+        source: as for `load_video`.
+        numbers: from 0, in any order, repeated or not.
+        limits: how large it may be.
+
+    Returns:
+        An RGB image a number, upright, without metadata.
+
+    Raises:
+        ConfigError: if PyAV is not installed.
+        ImageError: as for `load_video`, and if the video has fewer frames.
+    """
+    name = _name_of(source)
+    av = _import_av()
+    _count(av, source, name, limits)
+    pictures, total = _decode(av, source, name, limits, numbers)
+    missing = [number for number in numbers if number not in pictures]
+    if missing:
+        raise ImageError(
+            f"{name} has {total} frames, there is no frame {missing[0]} (they count from 0). Is it "
+            "the same file as when the numbers were noted?"
+        )
+    return [pictures[number] for number in numbers]
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """How many frames a video has, and the size of all of them upright, in pixels."""
+
+    frames: int
+    width: int
+    height: int
+
+
+def video_shape(source: VideoSource, limits: VideoLimits = DEFAULT_LIMITS) -> VideoShape:
+    """Decode a video whole to say how many frames there are, exactly, and how large they are.
+
+    Args:
+        source: as for `load_video`.
+        limits: how large it may be.
+
+    Raises:
+        ConfigError: if PyAV is not installed.
+        ImageError: as for `load_video`, and if the size changes on the way.
+    """
+    name = _name_of(source)
+    av = _import_av()
+    _count(av, source, name, limits)
+    sizes: set[tuple[int, int]] = set()
+
+    def note(_: int, frame: Any) -> None:
+        turned = _turn(frame) in (90, 270)
+        sizes.add((frame.height, frame.width) if turned else (frame.width, frame.height))
+
+    total = _each_frame(av, source, name, limits, note)
+    if not sizes:
+        raise ImageError(f"{name} has no frame that can be decoded; fetch or export it again.")
+    if len(sizes) > 1:
+        raise ImageError(f"{name} has frames of {len(sizes)} sizes; export it with one.")
+    return VideoShape(total, *sizes.pop())
 
 
 def frame_indices(total: int, frames: int = FRAMES) -> list[int]:
@@ -250,16 +317,28 @@ def _decode(
 ) -> tuple[dict[int, Image.Image], int]:
     """Decode all frames; return the wanted ones by number, and how many there are."""
     found: dict[int, Image.Image] = {}
-    chosen, total = set(wanted), 0
+    chosen = set(wanted)
+
+    def keep(number: int, frame: Any) -> None:
+        if number in chosen:
+            found[number] = _upright(frame)
+
+    return found, _each_frame(av, source, name, limits, keep)
+
+
+def _each_frame(
+    av: ModuleType, source: Any, name: str, limits: VideoLimits, use: Callable[[int, Any], None]
+) -> int:
+    """Decode all frames, give each with its number to `use`, and return how many there are."""
+    total = 0
     with _opened(av, source, name) as container:
         stream = _video_stream(container, name)
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
             _check_size(frame.width, frame.height, name, limits)
-            if total in chosen:
-                found[total] = _upright(frame)
+            use(total, frame)
             total += 1
-    return found, total
+    return total
 
 
 def _video_stream(container: Any, name: str) -> Any:
@@ -295,5 +374,11 @@ def _upright(frame: Any) -> Image.Image:
     """A frame as RGB, turned as the file says."""
     image: Image.Image = frame.to_image()
     image.info = {}
-    turn = _TURNS.get(round(frame.rotation / 90) * 90 % 360)
+    turn = _TURNS.get(_turn(frame))
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(frame: Any) -> int:
+    """How far a frame is to be turned, counterclockwise: 0, 90, 180 or 270 degrees."""
+    degrees: int = frame.rotation
+    return round(degrees / 90) * 90 % 360

@@ -28,6 +28,7 @@ from parfocal.data.schema import (
 )
 from parfocal.errors import DataError, ImageError
 from parfocal.images import load_image
+from parfocal.video import VideoShape, video_shape
 
 UNIT_MIN_SIDE = 32  # pixels; in a smaller picture a box of one pixel can be real
 THOUSAND_MIN_EXCESS = 1.02  # a box that ends closer to the edge is a slip, not another convention
@@ -216,11 +217,11 @@ def guess_convention(
 
 
 class _Pictures:
-    """Decodes each picture once and remembers its size or what is wrong with it."""
+    """Decodes each picture and video once and remembers its size or what is wrong with it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, tuple[int, int] | Finding] = {}
+        self._known: dict[tuple[str, bool], VideoShape | Finding] = {}
 
     def findings(self, images: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         """Missing, unreadable and mismatched pictures of a row."""
@@ -231,23 +232,33 @@ class _Pictures:
                     detail = "there is no path, and no parent to cut the picture from"
                     yield Finding("missing_image", at, detail)
                 continue
-            found = self._look(path)
+            number = image.get("video_frame", 0)
+            found = self._look(path, "video_frame" in image)
             declared = (image["width"], image["height"])
             if isinstance(found, Finding):
                 yield Finding(found.kind, at, found.detail)
-            elif found != declared:
-                sizes = f"{found[0]}x{found[1]}, the row says {declared[0]}x{declared[1]}"
+            elif (found.width, found.height) != declared:
+                sizes = f"{found.width}x{found.height}, the row says {declared[0]}x{declared[1]}"
                 detail = f"{path} is {sizes} (size after EXIF orientation wanted)"
                 yield Finding("wrong_size", at, detail)
+            elif number >= found.frames:
+                detail = f"{path} has {found.frames} frames, there is no frame {number} (from 0)"
+                yield Finding("missing_image", at, detail)
 
-    def _look(self, path: str) -> tuple[int, int] | Finding:
-        if path not in self._known:
+    def _look(self, path: str, is_video: bool) -> VideoShape | Finding:
+        key = (path, is_video)
+        if key not in self._known:
             file = self._root / path
             try:
-                self._known[path] = load_image(file).size if file.is_file() else _missing(file)
+                self._known[key] = _shape(file, is_video) if file.is_file() else _missing(file)
             except (ImageError, ValueError) as err:  # ValueError: a path that no file can have
-                self._known[path] = Finding("unreadable_image", "", str(err))
-        return self._known[path]
+                self._known[key] = Finding("unreadable_image", "", str(err))
+        return self._known[key]
+
+
+def _shape(file: Path, is_video: bool) -> VideoShape:
+    """The size of a picture, as of a video of one frame, or of a video."""
+    return video_shape(file) if is_video else VideoShape(1, *load_image(file).size)
 
 
 def _missing(file: Path) -> Finding:

@@ -115,6 +115,7 @@ def _arrow_schema(arrow: Any) -> Any:
     text, whole, box = arrow.string(), arrow.int64(), arrow.list_(arrow.float64())
     boxes = arrow.list_(box)
     image = {"path": text, "width": whole, "height": whole, "parent": whole, "crop": box}
+    image["video_frame"] = whole
     span = {
         "type": text,
         "text": text,

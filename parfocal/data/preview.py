@@ -103,7 +103,7 @@ def sample_item(sample: Sample, root: str | Path | None = None) -> PageItem:
         ImageError: if a picture cannot be read.
         DataError: if a picture has another size than the sample says.
     """
-    pictures = [sample.open_image(index, root) for index in range(len(sample.images))]
+    pictures = sample.open_images(root)
     turns = [(turn.role, turn.text) for turn in sample.turns]
     panels = [
         Panel(picture, f"image {k}" if len(pictures) > 1 else "", frame.name)
@@ -249,7 +249,9 @@ _READINGS: dict[str, tuple[str, Reading]] = {
 def _open(image: Mapping[str, Any], root: Path, problems: list[Problem]) -> Image.Image | None:
     """The picture of a doubtful row, or None and one more problem."""
     try:
-        return ImageRef(image["path"], image["width"], image["height"]).open(root)
+        frame = image.get("video_frame")
+        size_wh = (image["width"], image["height"])
+        return ImageRef(image["path"], *size_wh, video_frame=frame).open(root)
     except ParfocalError as err:
         if Problem("no_picture", str(err)) not in problems:
             problems.append(Problem("no_picture", str(err)))

@@ -20,6 +20,7 @@ from parfocal.data.schema import rule_findings, structure_findings
 from parfocal.dialects.grounded import UNPLACED, GroundedText
 from parfocal.errors import DataError, ParfocalError
 from parfocal.images import load_image
+from parfocal.video import load_frames
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Role = Literal["user", "assistant"]
@@ -37,6 +38,7 @@ class ImageRef:
         parent: the image that this object image is a crop of.
         crop: xyxy of the crop, pixels of the parent; width and height may differ from it (zoom).
         pixels: the picture itself; in memory only, never written, not compared.
+        video_frame: the file is a video, of which this is the frame of that number, from 0.
     """
 
     path: str | None
@@ -45,9 +47,10 @@ class ImageRef:
     parent: int | None = None
     crop: tuple[float, float, float, float] | None = None
     pixels: PIL.Image.Image | None = field(default=None, compare=False, repr=False)
+    video_frame: int | None = None
 
     def __post_init__(self) -> None:
-        """Check sides, the crop's shape, and that pixels have the declared size."""
+        """Check sides, the crop's shape, the frame, and that pixels have the declared size."""
         for name, side in (("width", self.width), ("height", self.height)):
             if isinstance(side, bool) or not isinstance(side, int) or side < 1:
                 raise DataError(
@@ -62,15 +65,19 @@ class ImageRef:
                     f"ImageRef.crop is {self.crop!r}, must be four numbers x1, y1, x2, y2."
                 )
             object.__setattr__(self, "crop", crop)
-        if self.pixels is not None and self.pixels.size != (self.width, self.height):
-            raise DataError(_size_message("pixels", self.pixels.size, self))
+        number = self.video_frame
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if number is not None and (not whole or number < 0):
+            raise DataError(f"ImageRef.video_frame is {number!r}, must be an integer from 0.")
+        if self.pixels is not None:
+            self._checked(self.pixels, "pixels")
 
     def frame(self, index: int = 0) -> Frame:
         """The frame of this picture as image `index` of its Sample: "image", "image1", ..."""
         return Frame(f"image{index}" if index else "image", self.width, self.height)
 
     def open(self, root: str | Path | None = None) -> PIL.Image.Image:
-        """The picture, RGB.
+        """The picture, RGB; a frame of a video decodes all of it (see `Sample.open_images`).
 
         Args:
             root: the images folder that `path` is relative to; the working folder if None.
@@ -86,9 +93,14 @@ class ImageRef:
                 "this image has neither a file nor pixels. A crop is opened through its Sample: "
                 "sample.open_image(index, root)."
             )
-        image = load_image(Path(root or ".") / self.path)
+        source = Path(root or ".") / self.path
+        if self.video_frame is None:
+            return self._checked(load_image(source), self.path)
+        return self._checked(load_frames(source, [self.video_frame])[0], self.path)
+
+    def _checked(self, image: PIL.Image.Image, name: str) -> PIL.Image.Image:
         if image.size != (self.width, self.height):
-            raise DataError(_size_message(self.path, image.size, self))
+            raise DataError(_size_message(name, image.size, self))
         return image
 
 
@@ -191,18 +203,34 @@ class Sample:
         return cut(parent, image.crop, (image.width, image.height))
 
     def open_images(self, root: str | Path | None = None) -> list[PIL.Image.Image]:
-        """All pictures, in order; a file that several crops come from is read once.
+        """All pictures, in order; a file that several crops or frames come from is read once.
 
         Raises:
             ImageError: if a file cannot be read.
             DataError: if there is no file or it has another size than declared.
         """
+        frames = self._video_frames(root)
         opened = [
-            image if image.parent is not None else replace(image, pixels=image.open(root))
-            for image in self.images
+            image
+            if image.parent is not None
+            else replace(image, pixels=frames.get(index) or image.open(root))
+            for index, image in enumerate(self.images)
         ]
         whole = replace(self, images=tuple(opened))
         return [whole.open_image(index, root) for index in range(len(opened))]
+
+    def _video_frames(self, root: str | Path | None) -> dict[int, PIL.Image.Image]:
+        """The frames of videos by index of the image, each video decoded once."""
+        wanted: dict[str, dict[int, int]] = {}  # path -> index of the image -> number of the frame
+        for index, image in enumerate(self.images):
+            if image.path and image.video_frame is not None and image.pixels is None:
+                wanted.setdefault(image.path, {})[index] = image.video_frame
+        found: dict[int, PIL.Image.Image] = {}
+        for path, numbers in wanted.items():
+            pictures = load_frames(Path(root or ".") / path, list(numbers.values()))
+            for index, picture in zip(numbers, pictures, strict=True):
+                found[index] = self.images[index]._checked(picture, path)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The row that `sample.schema.json` describes.
@@ -309,9 +337,12 @@ def _image_to_json(image: ImageRef) -> dict[str, Any]:
         row["parent"] = image.parent
     if image.crop is not None:
         row["crop"] = list(image.crop)
+    if image.video_frame is not None:
+        row["video_frame"] = image.video_frame
     return row
 
 
 def _image_from_json(row: Mapping[str, Any]) -> ImageRef:
     crop = tuple(row["crop"]) if "crop" in row else None
-    return ImageRef(row["path"], row["width"], row["height"], row.get("parent"), crop)
+    size_wh, number = (row["width"], row["height"]), row.get("video_frame")
+    return ImageRef(row["path"], *size_wh, row.get("parent"), crop, video_frame=number)

@@ -77,6 +77,10 @@ SAMPLE_SCHEMA: dict[str, Any] = {
             height=_SIDE,
             parent={**_INDEX, "description": "the image that this object image is a crop of"},
             crop={**_BOX, "description": "where in the parent, pixels of the parent"},
+            video_frame={
+                **_INDEX,
+                "description": "the file is a video, this is its frame of that number, from 0",
+            },
         ),
         "turn": _object(
             ["role", "spans"],
@@ -313,6 +317,9 @@ def _image_findings(
                 f"parent {parent} must be another of the {len(images)} images, not itself a crop"
             )
             yield Finding("bad_image_ref", at, detail)
+    if "video_frame" in image and (image["path"] is None or "parent" in image):
+        detail = "video_frame needs the path of a video, and no parent: crop a frame by its index"
+        yield Finding("wrong_value", at, detail)
 
 
 def _span_findings(

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from parfocal.errors import ConfigError, ImageError
-from parfocal.video import VideoLimits, frame_indices, is_video, load_video
+from parfocal.video import (
+    VideoLimits,
+    VideoShape,
+    frame_indices,
+    is_video,
+    load_frames,
+    load_video,
+    video_shape,
+)
 from tests.unit.clips import STEP, write_clip, write_sound
 
 
@@ -67,6 +75,22 @@ def test_path_bytes_and_open_file_give_the_same(tmp_path):
     assert not stream.closed
 
 
+def test_frames_are_taken_by_number(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4")
+    assert numbers_of(load_frames(clip, [8, 0, 3, 3])) == [8, 0, 3, 3]
+    even = [frame.tobytes() for frame in load_frames(clip, frame_indices(9))]
+    assert even == [frame.tobytes() for frame in load_video(clip)]
+    assert load_frames(clip.read_bytes(), []) == []
+    with pytest.raises(ImageError, match=r"has 9 frames, there is no frame 9 \(they count"):
+        load_frames(clip, [0, 9])
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+def test_the_shape_of_a_video(tmp_path, suffix):
+    clip = write_clip(tmp_path / f"clip.{suffix}", 11, size=(64, 48))
+    assert video_shape(clip) == VideoShape(11, 64, 48)
+
+
 def with_matrix(data: bytes, *values: int) -> bytes:
     """Write a display matrix into the track header of an MP4."""
     start = data.index(b"tkhd") + 44
@@ -88,6 +112,7 @@ def test_frames_stand_upright(tmp_path, matrix, size, red):
     data = write_clip(tmp_path / "clip.mp4").read_bytes()
     frame = load_video(with_matrix(data, *matrix), 1)[0]
     assert frame.size == size
+    assert video_shape(with_matrix(data, *matrix)) == VideoShape(9, *size)
     assert frame.getpixel(red)[0] > 200
 
 
@@ -124,6 +149,9 @@ def test_what_is_no_video_is_one_paragraph(broken, kind):
         load_video(source)
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
+    for read in (video_shape, lambda given: load_frames(given, [0])):
+        with pytest.raises(ImageError, match=message):
+            read(source)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,33 @@ def test_each_kind_is_found_where_it_is(
     assert report.rows == 3
 
 
+def test_frames_of_videos_are_looked_up(tmp_path: Path) -> None:
+    clips = pytest.importorskip("tests.unit.clips")
+    clips.write_clip(tmp_path / "a.mp4", 9)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+
+    def frame(number: int, path: str = "a.mp4", width: int = 96) -> dict[str, Any]:
+        return {"path": path, "width": width, "height": 64, "video_frame": number}
+
+    report = check(
+        tmp_path,
+        {"id": "1", "images": [frame(0), frame(8)], "turns": []},
+        {"id": "2", "images": [frame(9)], "turns": []},
+        {"id": "3", "images": [frame(0, width=95)], "turns": []},
+        {"id": "4", "images": [frame(0, "broken.mp4")], "turns": []},
+        {"id": "5", "images": [frame(0, "none.mp4")], "turns": []},
+        {"id": "6", "images": [frame(-1)], "turns": []},
+        {"id": "7", "images": [{"path": "a.mp4", "width": 96, "height": 64}], "turns": []},
+        {"id": "8", "images": [frame(0, "a.png")], "turns": []},
+    )
+    found = {issue.line: issue.kind for issue in report.issues}
+    assert found == {
+        2: "missing_image", 3: "wrong_size", 4: "unreadable_image", 5: "missing_image",
+        6: "wrong_value", 7: "unreadable_image", 8: "unreadable_image",
+    }  # fmt: skip
+    assert "a.mp4 has 9 frames, there is no frame 9" in report.issues[0].detail
+
+
 def test_all_problems_of_a_file_are_listed(tmp_path: Path) -> None:
     report = check(
         tmp_path, b"[", row(regions=[[5, 5, 5, 9], [9, 9, 999, 99]]), row(), row(), b"\xff"

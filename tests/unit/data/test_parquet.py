@@ -24,8 +24,9 @@ def sample(name: str) -> Sample:
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    rows = [sample("1"), Sample("2", (), ()), sample("3")]
-    assert write_parquet(rows, tmp_path / "rows.parquet") == 3
+    video = Sample("v", (ImageRef("a.mp4", 9, 9, video_frame=0), IMAGE), ())
+    rows = [sample("1"), Sample("2", (), ()), sample("3"), video]
+    assert write_parquet(rows, tmp_path / "rows.parquet") == 4
     assert list(read_parquet(tmp_path / "rows.parquet")) == rows
 
 

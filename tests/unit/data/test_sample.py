@@ -49,6 +49,10 @@ def full_sample() -> Sample:
         pytest.param(full_sample(), id="every field"),
         pytest.param(Sample("t", (), (say("hi"),)), id="words only"),
         pytest.param(Sample("d", (DOG,), (), BOX), id="boxes only"),
+        pytest.param(
+            Sample("v", (*(ImageRef("a.mp4", 9, 9, video_frame=k) for k in (0, 7)),), ()),
+            id="frames of a video",
+        ),
     ],
 )
 def test_json_round_trip(sample: Sample) -> None:
@@ -124,6 +128,22 @@ def test_the_row_has_the_documented_form() -> None:
             id="crop outside its parent",
         ),
         pytest.param({"licence": None}, "must be string", id="licence is null"),
+        pytest.param(
+            {"images": (DOG, DOG, ImageRef(None, 8, 9, video_frame=1))},
+            "video_frame needs the path",
+            id="frame of no video",
+        ),
+        pytest.param(
+            {
+                "images": (
+                    DOG,
+                    ImageRef("c", 9, 9, 0, (0, 0, 9, 9), video_frame=1),
+                    ImageRef("b.png", 8, 9),
+                )
+            },
+            "video_frame needs the path",
+            id="frame and crop at once",
+        ),
     ],
 )
 def test_an_impossible_sample_cannot_be_built(change: dict[str, Any], message: str) -> None:
@@ -138,6 +158,12 @@ def test_an_impossible_sample_cannot_be_built(change: dict[str, Any], message: s
         pytest.param(lambda: ImageRef("a", 5, 5.0), "height is 5.0", id="height is a fraction"),
         pytest.param(lambda: ImageRef("", 5, 5), "path is empty", id="empty path"),
         pytest.param(lambda: ImageRef("a", 5, 5, 0, (1, 2, 3)), "four numbers", id="crop of three"),
+        pytest.param(
+            lambda: ImageRef("a", 5, 5, video_frame=-1), "video_frame is -1", id="frame before 0"
+        ),
+        pytest.param(
+            lambda: ImageRef("a", 5, 5, video_frame=True), "video_frame is True", id="no number"
+        ),
         pytest.param(
             lambda: ImageRef(None, 5, 5, pixels=PIL.Image.new("RGB", (4, 5))),
             "4x5, declared as 5x5",
@@ -208,6 +234,42 @@ def _counted(method: Any, read: list[str | None]) -> Any:
         return method(self, root)
 
     return open_it
+
+
+def test_frames_of_a_video_open_by_number_and_it_is_decoded_once(
+    tmp_path: Path, monkeypatch
+) -> None:
+    clips = pytest.importorskip("tests.unit.clips")
+    from parfocal.data import sample as module
+
+    clips.write_clip(tmp_path / "a.mp4", 9)
+    clips.write_clip(tmp_path / "b.mp4", 3, size=(64, 48))
+    refs = [ImageRef("a.mp4", 96, 64, video_frame=number) for number in (8, 0, 3, 3)]
+    images = (
+        *refs, ImageRef("b.mp4", 64, 48, video_frame=1),
+        ImageRef(None, 8, 8, parent=0, crop=(70.0, 20.0, 78.0, 28.0)),
+    )  # fmt: skip
+    sample = Sample("v", images, ())
+    opened: list[str] = []
+    load = module.load_frames
+
+    def counted(source: Path, numbers: Any) -> list[PIL.Image.Image]:
+        opened.append(source.name)
+        return load(source, numbers)
+
+    monkeypatch.setattr(module, "load_frames", counted)
+    found = sample.open_images(tmp_path)
+    assert opened == ["a.mp4", "b.mp4"]
+    shades = [image.getpixel((image.width * 3 // 4, image.height // 2))[0] for image in found]
+    assert [round(shade / clips.STEP) for shade in shades] == [8, 0, 3, 3, 1, 8]
+    alone = [sample.open_image(index, tmp_path).tobytes() for index in range(len(images))]
+    assert alone == [image.tobytes() for image in found]
+    with pytest.raises(ImageError, match=r"has 9 frames, there is no frame 9"):
+        ImageRef("a.mp4", 96, 64, video_frame=9).open(tmp_path)
+    with pytest.raises(DataError, match=r"a\.mp4 is 96x64, declared as 64x96"):
+        ImageRef("a.mp4", 64, 96, video_frame=0).open(tmp_path)
+    with pytest.raises(DataError, match=r"a\.mp4 is 96x64, declared as 64x96"):
+        Sample("v", (ImageRef("a.mp4", 64, 96, video_frame=0),), ()).open_images(tmp_path)
 
 
 def test_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ ROW: dict[str, Any] = {
     "images": [
         {"path": "a.png", "width": 64, "height": 48},
         {"path": None, "width": 8, "height": 8, "parent": 0, "crop": [0, 0, 8, 8]},
+        {"path": "a.mp4", "width": 8, "height": 8, "video_frame": 3},
     ],
     "regions": [[1, 2, 3, 4]],
     "region_labels": ["dog"],
@@ -131,10 +132,10 @@ def test_rules_between_fields(change: dict[str, Any], kind: str, at: str) -> Non
     ("span", "kind"),
     [
         pytest.param({"type": "region", "index": 1}, "bad_region_ref", id="no such region"),
-        pytest.param({"type": "object", "image": 2}, "bad_image_ref", id="no such object image"),
+        pytest.param({"type": "object", "image": 3}, "bad_image_ref", id="no such object image"),
         pytest.param({"type": "phrase", "text": " ", "boxes": []}, "empty_phrase", id="empty"),
         pytest.param(
-            {"type": "phrase", "text": "a", "boxes": [[0, 0, 1, 1]], "image": 2},
+            {"type": "phrase", "text": "a", "boxes": [[0, 0, 1, 1]], "image": 3},
             "bad_image_ref",
             id="no such picture",
         ),
