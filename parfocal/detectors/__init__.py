@@ -6,12 +6,12 @@ Importing this room loads no deep-learning library; the networks load with `load
 
 from __future__ import annotations
 
+from parfocal.data.selection import BoxLimits, limit, official_limits, suppress
 from parfocal.detectors.base import Detector, Labels, Tagger
 from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import COCO_80, FixedTagger
 from parfocal.detectors.loading import DETECTORS, TAGGERS, load_detector, load_tagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
-from parfocal.detectors.selection import BoxLimits, limit, official_limits, suppress
 
 __all__ = [
     "COCO_80",

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from parfocal.boxes import Boxes
+from parfocal.data.selection import MG_LLAVA_IOU, BoxLimits, limit, suppress
 from parfocal.detectors.base import Detector, Tagger
 from parfocal.detectors.cache import BoxCache
-from parfocal.detectors.selection import BoxLimits, limit, suppress
 from parfocal.errors import ConfigError
 from parfocal.images import ImageSource, image_digest, image_frame, load_image
 
@@ -71,7 +71,7 @@ class RegionSettings:
 
 
 # Source: official mg_llava/bbox_generation/image_offline_to_bbox.py (prompt, 0.2, lower case,
-# truncation, no clipping), mg_llava/dataset/mg_llava_dataset.py (IoU 0.2, 100 boxes, 20 a label).
+# truncation, no clipping), mg_llava/dataset/mg_llava_dataset.py (100 boxes, 20 a label).
 # An empty tag string is split into one empty tag there, hence the question for "a photo of ". With
 # OWLv2 prompted by RAM++ these are the released models' boxes.
 # Deviates: no.
@@ -82,7 +82,7 @@ MG_LLAVA: Final = RegionSettings(
     ask_without_names=True,
     clip=False,
     whole_pixels=True,
-    iou_threshold=0.2,
+    iou_threshold=MG_LLAVA_IOU,
     limits=BoxLimits(total=100, per_label=20),
 )
 

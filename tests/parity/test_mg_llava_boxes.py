@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from parfocal.boxes import Boxes, Frame
+from parfocal.data.selection import official_limits
 from parfocal.detectors.mg_llava import fit_boxes
 from parfocal.detectors.pipeline import MG_LLAVA, choose
-from parfocal.detectors.selection import official_limits
 from tests.parity.conftest import fixture_root
 
 RECORDED = json.loads((fixture_root() / "mg_llava" / "box_cases.json").read_text())

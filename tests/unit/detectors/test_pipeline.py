@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from parfocal.boxes import Boxes
+from parfocal.data.selection import BoxLimits
 from parfocal.detectors.base import boxes_of, labels_per_image
 from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.pipeline import (
@@ -21,7 +22,6 @@ from parfocal.detectors.pipeline import (
     prompts_for,
     queries_for,
 )
-from parfocal.detectors.selection import BoxLimits
 from parfocal.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from parfocal.boxes import Boxes, Frame
-from parfocal.detectors.selection import BoxLimits, limit, official_limits, suppress
+from parfocal.data.selection import BoxLimits, limit, official_limits, suppress
 from parfocal.errors import ConfigError, ShapeError
 
 FRAME = Frame("image", 640, 480)

@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parfocal.boxes import Boxes, nms
 from parfocal.errors import ConfigError, ShapeError
+
+# Of the suppression with which the released models were trained.
+# Source: official mg_llava/dataset/mg_llava_dataset.py.
+MG_LLAVA_IOU: Final = 0.2
 
 
 @dataclass(frozen=True)
