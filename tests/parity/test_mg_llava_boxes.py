@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parfocal.boxes import Boxes, Frame
+from parfocal.data.proposals import Proposals
+from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.selection import official_limits
 from parfocal.detectors.mg_llava import fit_boxes
 from parfocal.detectors.pipeline import MG_LLAVA, choose
@@ -28,6 +32,11 @@ def read_case(name: str, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return {**DEFAULTS, **entry["case"]}, entry["result"][mode]
 
 
+def is_crowded(case: dict[str, Any]) -> bool:
+    text_length = min(case.get("text_len", 0), case["max_text_length"])
+    return bool(text_length >= case["max_text_length"] - ROOM_FOR_BOXES)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", RECORDED["cases"])
 def test_recorded_case(name: str, mode: str) -> None:
@@ -37,12 +46,39 @@ def test_recorded_case(name: str, mode: str) -> None:
     limits = official_limits(case["limit_num"])
     assert case["limit_mode"] == "per_category"
     settings = dataclasses.replace(MG_LLAVA, limits=limits, iou_threshold=case["iou"])
-    text_length = min(case.get("text_len", 0), case["max_text_length"])
-    crowded = mode == "train" and text_length >= case["max_text_length"] - ROOM_FOR_BOXES
+    crowded = mode == "train" and is_crowded(case)
     side = expected["aux_shape"][1] if "aux_shape" in expected else 768
     ours = fit_boxes(choose(found, settings, crowded), side, case["pad"])
     assert ours.to_json() == expected["boxes"]
     assert list(ours.labels or ()) == expected["labels"]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", RECORDED["cases"])
+def test_recorded_case_through_its_file(name: str, mode: str, tmp_path: Path) -> None:
+    """Files of boxes give the same, cut at the picture instead of at the square around it."""
+    case, expected = read_case(name, mode)
+    record = {"id": "1"} | {key: case[key] for key in ("boxes", "scores", "labels")}
+    (tmp_path / "boxes.json").write_text(json.dumps([record]))
+    crowded = mode == "train" and is_crowded(case)
+    proposals = Proposals(
+        tmp_path / "boxes.json", iou_threshold=case["iou"],
+        limits=official_limits(case["limit_num"]), crowded=lambda _: crowded,
+    )  # fmt: skip
+    picture = ImageRef("a.png", *case["image_size"])
+    (sample,) = proposals.add_to([Sample("1", (picture,), (), meta={"row": 0, "id": "1"})])
+    side = expected["aux_shape"][1] if "aux_shape" in expected else 768
+    ours = fit_boxes(sample.regions, side, case["pad"])
+    whole = Boxes([[0, 0, picture.width, picture.height]], picture.frame())
+    edges = fit_boxes(whole, side, case["pad"]).to_json()[0]
+    official = Boxes(
+        np.clip(np.reshape(expected["boxes"], (-1, 4)), [edges[:2] * 2], [edges[2:] * 2]),
+        ours.frame, labels=expected["labels"],
+    )  # fmt: skip
+    official, ours = official[official.area > 0], ours[ours.area > 0]
+    assert len(ours)
+    assert ours.labels == official.labels
+    np.testing.assert_allclose(ours.xyxy, official.xyxy, atol=1)
 
 
 def test_the_settings_are_the_recorded_defaults() -> None:
