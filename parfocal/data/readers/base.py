@@ -109,10 +109,10 @@ class Reader(ABC):
         self, rows_xyxy: Sequence[Sequence[float]], labels: Sequence[str], placed: Placed
     ) -> tuple[Boxes, list[int]]:
         """`regions`, and the indices of the rows that were kept."""
-        boxes, kept = self.boxes(rows_xyxy, placed)
+        boxes, kept = self.upright(rows_xyxy, placed)
         return boxes.replace(labels=[labels[index] for index in kept]), kept
 
-    def boxes(
+    def upright(
         self, rows_xyxy: Sequence[Sequence[float]], placed: Placed
     ) -> tuple[Boxes, list[int]]:
         """`upright_boxes`, counting what they leave out: the boxes of phrases."""

@@ -52,7 +52,7 @@ def ground_caption(
         start = row.start + len(words) - len(words.lstrip())
         offsets.append((start, start + len(words.strip())))
         used.append(row)
-    boxes, inside = reader.boxes([row.xyxy for row in used], placed)
+    boxes, inside = reader.upright([row.xyxy for row in used], placed)
     boxed: dict[Offsets, list[int]] = {}
     for number, index in enumerate(inside):
         boxed.setdefault(offsets[index], []).append(number)

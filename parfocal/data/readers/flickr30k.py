@@ -111,7 +111,7 @@ class Flickr30kReader(Reader):
         types: list[JSON] = []
         for piece in pieces:
             rows = chains.get(piece.chain, []) if piece.chain else []
-            boxes, _ = self.boxes(rows, placed)
+            boxes, _ = self.upright(rows, placed)
             spans += [Text(" " if spans else "")]
             spans += [Phrase(piece.words, boxes) if len(boxes) else Text(piece.words)]
             if len(boxes):

@@ -116,7 +116,7 @@ class _Conversation:
 
     def regions(self) -> Boxes:
         """The boxes that were referred to, without those outside the picture."""
-        return self.reader.boxes([self.corners[index] for index in self.referred], self.placed)[0]
+        return self.reader.upright([self.corners[index] for index in self.referred], self.placed)[0]
 
     def _place(self, span: Span, indices: list[int]) -> Span:
         """Give a span of `_read_markup` the boxes that its placeholders stand for."""
@@ -126,7 +126,7 @@ class _Conversation:
         if not isinstance(span, Phrase) or not len(span.boxes):
             return span
         used = [indices[int(x1)] for x1 in span.boxes.xyxy[:, 0]]
-        boxes, _ = self.reader.boxes([self.corners[index] for index in used], self.placed)
+        boxes, _ = self.reader.upright([self.corners[index] for index in used], self.placed)
         return Phrase(span.text, boxes) if len(boxes) else Text(span.text)
 
 
