@@ -21,7 +21,14 @@ TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independ
 VOCAB_SIZE = 2048
 
 
-def mini() -> Recipe:
+# pictures of the perception and of the language stage, and pictures of the benchmark at the end
+BUDGETS: dict[str, tuple[int, int, int | None]] = {
+    "full": (144_000, 96_000, None),
+    "smoke": (1_600, 640, 16),  # minutes: everything runs, little is learned
+}
+
+
+def mini(budget: str = "full") -> Recipe:
     """Return mini's recipe: perception, then language.
 
     Perception learns to find objects, to place their sides and to tell them apart; language to
@@ -29,29 +36,39 @@ def mini() -> Recipe:
 
     The language stage keeps towers, proposer and region appearance frozen: only what turns
     appearances into tokens trains.
+
+    Args:
+        budget: key of `BUDGETS`.
     """
+    seen, talked_about, scored = BUDGETS[budget]
     appearance = (
         "regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
         "regions.context.threshold",
     )  # fmt: skip
     perception = Stage(
         "perception", "detection", trainable=("vision", "proposer", "refiner", *appearance),
-        samples=144_000, batch_size=32,
+        samples=seen, batch_size=32,
         optim=Optim(
-            lr=2e-3, weight_decay=0.02, warmup_steps=80, final_lr_ratio=0.01, max_grad_norm=5.0
+            lr=2e-3, weight_decay=0.02, warmup_steps=min(80, seen // 160), final_lr_ratio=0.01,
+            max_grad_norm=5.0,
         ),
     )  # fmt: skip
     language = Stage(
-        "language", "language", samples=96_000, batch_size=16, eval_samples=0,
+        "language", "language", samples=talked_about, batch_size=16, eval_samples=0,
+        region_loss_weight=4.0,
         trainable=(
             "projector", "regions.position", "regions.context.project", "regions.balance",
             "regions.lift", "regions.norm", "text",
         ),
         optim=Optim(
-            lr=1.2e-3, weight_decay=0.01, warmup_steps=100, final_lr_ratio=0.02, max_grad_norm=1.0
+            lr=1.2e-3, weight_decay=0.01, warmup_steps=min(100, talked_about // 80),
+            final_lr_ratio=0.02, max_grad_norm=1.0,
         ),
     )  # fmt: skip
-    return Recipe("mini", "mini", (perception, language))
+    return Recipe(
+        "mini", "mini", (perception, language),
+        budget=budget, benchmarks=("scenes",), benchmark_limit=scored,
+    )  # fmt: skip
 
 
 def mini_processor(config: ParfocalConfig) -> ParfocalProcessor:

@@ -88,6 +88,9 @@ class Recipe:
         sides: longer sides of the rendered training pictures in pixels, used in turn.
         seed: of weights, order and augmentation.
         bf16: autocast to bfloat16.
+        budget: which of the recipe's sizes this is, such as "full" or "smoke".
+        benchmarks: run on the finished model, by name in `parfocal.eval.benchmarks.BENCHMARKS`.
+        benchmark_limit: only their first so many pictures.
     """
 
     name: str
@@ -97,6 +100,9 @@ class Recipe:
     sides: tuple[int, ...] = (192, 256)
     seed: int = 0
     bf16: bool = True
+    budget: str = "full"
+    benchmarks: tuple[str, ...] = ()
+    benchmark_limit: int | None = None
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads back to an equal recipe."""

@@ -23,7 +23,7 @@ from parfocal.models.presets import vary
 from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
 from parfocal.models.tokenizers import train_tokenizer
 from parfocal.predict import load
-from parfocal.recipes import RECIPES, run_recipe
+from parfocal.recipes import RECIPES, RecipeEntry, run_recipe
 from parfocal.recipes.mini import TEMPLATE, mini
 from parfocal.train import run
 from parfocal.train.recipe import Recipe
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 STEPS = {"perception": 16, "language": 12}
 
 
-def toy() -> Recipe:
+def toy(budget: str) -> Recipe:
     """Mini's recipe with few steps, small pictures and the tiny model."""
     stages = tuple(
         dataclasses.replace(
@@ -45,7 +45,10 @@ def toy() -> Recipe:
         )
         for stage in mini().stages
     )
-    return Recipe("toy", "tiny", stages, sides=(64, 96), bf16=False)
+    return Recipe(
+        "toy", "tiny", stages, sides=(64, 96), bf16=False,
+        budget=budget, benchmarks=("scenes",), benchmark_limit=2,
+    )  # fmt: skip
 
 
 def toy_processor(config: ParfocalConfig) -> ParfocalProcessor:
@@ -67,7 +70,7 @@ def trained(toy_bank, tmp_path_factory):
         patch.setattr(torch.cuda, "is_available", lambda: False)
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
             patch.delenv(name, raising=False)
-        patch.setitem(RECIPES, "toy", (toy, toy_processor))
+        patch.setitem(RECIPES, "toy", RecipeEntry(toy, ("full",), toy_processor))
         out = tmp_path_factory.mktemp("run")
         assert run_recipe("toy", ["seed=3"], out, processes=1) == out / "model"
     return out
@@ -146,14 +149,17 @@ def test_two_loads_answer_alike(trained, predictor, toy_bank):
     assert one.boxes == other.boxes
 
 
-def test_it_is_evaluated_on_bundled_scenes(predictor, tmp_path):
+def test_it_is_evaluated_when_it_is_trained(trained, predictor, tmp_path):
+    report = json.loads((trained / "eval" / "scenes" / "report.json").read_text(encoding="utf-8"))
+    assert report["protocol"]["dtype"] == "torch.float32"
     done = []
-    report = run_benchmark(
+    again = run_benchmark(
         "scenes", predictor, tmp_path, limit=2, on_progress=lambda n, total: done.append((n, total))
     )
     assert done == [(1, 2), (2, 2)]
-    assert report == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert {key: again[key] for key in again if key.startswith("rec_")} == {
+        key: report[key] for key in report if key.startswith("rec_")
+    }
     assert (tmp_path / "predictions.jsonl").stat().st_size > 0
     assert 0 <= report["rec_acc_50"] <= 100
     assert 0 <= report["proposal_recall_50"] <= 100
-    assert report["protocol"]["dtype"] == "torch.float32"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -131,6 +133,8 @@ def started(monkeypatch) -> list:
         return out / "model"
 
     monkeypatch.setattr(recipes, "start_run", start)
+    monkeypatch.setattr(recipes, "load", lambda name: name)
+    monkeypatch.setattr(recipes, "run_benchmark", lambda *words: calls.append(words) or {})
     return calls
 
 
@@ -142,13 +146,35 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
     ]
     model = run_recipe("mini", assignments, tmp_path, processes=1, resume=True)
     assert model == tmp_path / "model"
-    ((recipe, config, processor, out, processes, resume),) = started
+    (recipe, config, processor, out, processes, resume), evaluated = started
+    assert evaluated == ("scenes", str(model), tmp_path / "eval" / "scenes", None)
     assert (recipe.seed, recipe.stages[-1].steps, out) == (7, 2, tmp_path)
     assert (processes, resume) == (1, True)
     assert config.proposer.score_threshold == 0.5
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)
     assert config.token_ids == processor.settings.token_ids
+
+
+def test_a_budget_is_a_size_of_the_same_recipe(started, tmp_path):
+    full, smoke = get_recipe("mini"), get_recipe("mini", ["seed=1", "budget=smoke"])
+    assert (full.budget, smoke.budget, smoke.seed) == ("full", "smoke", 1)
+    assert smoke.benchmark_limit == 16
+    for one, other in zip(full.stages, smoke.stages, strict=True):
+        assert other.samples < one.samples / 50
+        assert other.optim.warmup_steps < other.steps
+        assert dataclasses.replace(other, samples=one.samples, optim=one.optim) == one
+    with pytest.raises(ConfigError, match=r"no budget 'tiny'; choose one of \['full', 'smoke'\]"):
+        run_recipe("mini", ["budget=tiny"], tmp_path)
+    assert started == []
+
+
+def test_an_evaluation_that_is_there_is_not_done_again(started, tmp_path):
+    folder = tmp_path / "eval" / "scenes"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text("{}")
+    run_recipe("mini", [], tmp_path)
+    assert len(started) == 1
 
 
 def test_a_wrong_override_stops_before_anything_starts(started, tmp_path):
