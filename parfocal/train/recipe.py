@@ -50,6 +50,7 @@ class Stage:
         eval_samples: validation pictures scored at the end of the stage.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
+        keep: the last so many checkpoints stay on disk.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     optim: Optim = field(default_factory=Optim)
     eval_samples: int = 200
     region_loss_weight: float = 1.0
+    keep: int = 1
 
     def __post_init__(self) -> None:
         choices = get_args(Objective)

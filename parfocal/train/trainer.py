@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from parfocal.errors import ConfigError
+from parfocal.train.checkpoints import newest, part_folder, prune, publish
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.recipe import Recipe, Stage
 
@@ -54,6 +55,22 @@ class StageTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(folder / "model.safetensors"))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside its name and give it the name when all of it is on disk."""
+        out = Path(self.args.output_dir)
+        part = part_folder(out, clear=self.args.should_save)
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(part)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = str(out)
+        self.accelerator.wait_for_everyone()  # every process writes its own generator's state
+        if self.args.should_save:
+            publish(part, out)
+            prune(out, self.stage.keep)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -183,7 +200,8 @@ def run_stage(
         callbacks=[JsonLog(out / "metrics.jsonl"), *callbacks],
     )
     trainer.stage = stage
-    trainer.train(resume_from_checkpoint=_newest_checkpoint(out))
+    checkpoint = newest(out)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
@@ -211,19 +229,9 @@ def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
         dataloader_drop_last=True,
         remove_unused_columns=False,
         save_steps=max(1, stage.steps // 10),
-        save_total_limit=1,
         logging_steps=max(1, min(50, stage.steps // 20)),
         logging_nan_inf_filter=False,
         log_level="warning",
         report_to=[],
         disable_tqdm=True,
     )
-
-
-def _newest_checkpoint(out: Path) -> str | None:
-    """Return the newest complete checkpoint folder: the trainer's state is written last."""
-    found = [
-        folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()
-    ]
-    newest = max(found, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-    return str(newest) if newest else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -207,9 +208,9 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(start, tmp_path, monkeypat
         interrupt(patch, DetectionObjective, call=5)
         with pytest.raises(CrashError):
             start(recipe, broken)
-    cut = broken / "find" / "checkpoint-5"
-    cut.mkdir()
-    complete = (broken / "find" / "checkpoint-4" / "model.safetensors").read_bytes()
+    whole, cut = (broken / "find" / f"checkpoint-{step}" for step in (4, 5))
+    shutil.copytree(whole, cut)
+    complete = (whole / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(complete[: len(complete) // 2])
     assert_same(weights(start(recipe, broken, resume=True)), expected)
 

@@ -24,7 +24,6 @@ from parfocal.train.run import build_language_objective
 from parfocal.train.trainer import (
     JsonLog,
     StageTrainer,
-    _newest_checkpoint,
     freeze,
     run_stage,
 )
@@ -148,24 +147,6 @@ def test_weight_decay_is_on_trained_matrices_only(make_model):
     assert {value.ndim for value in free["params"]} == {1}
     trained = [value for value in trainer.model.parameters() if value.requires_grad]
     assert len(decayed["params"]) + len(free["params"]) == len(trained)
-
-
-def checkpoint(folder, step: int, complete: bool = True):
-    made = folder / f"checkpoint-{step}"
-    made.mkdir()
-    (made / "model.safetensors").write_bytes(b"")
-    if complete:
-        (made / "trainer_state.json").write_text("{}", encoding="utf-8")
-    return str(made)
-
-
-def test_the_newest_complete_checkpoint_goes_on(tmp_path):
-    assert _newest_checkpoint(tmp_path) is None
-    checkpoint(tmp_path, 9)
-    newest = checkpoint(tmp_path, 10)  # ten is after nine
-    assert _newest_checkpoint(tmp_path) == newest
-    checkpoint(tmp_path, 11, complete=False)
-    assert _newest_checkpoint(tmp_path) == newest
 
 
 def test_log_lines_are_appended(tmp_path):

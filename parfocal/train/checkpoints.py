@@ -1,0 +1,108 @@
+"""Checkpoint folders that are whole or not there.
+
+A checkpoint is written beside its final name, put on disk, listed with the size of every file, and
+renamed last. What was cut off has another name or another size, and is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LIST = "files.json"  # name -> bytes, written last
+_PREFIX = "checkpoint-"
+_PART = "checkpoint.part"
+
+
+def part_folder(out: Path, clear: bool = False) -> Path:
+    """Where a checkpoint of the stage in `out` is written before it is whole.
+
+    Args:
+        out: folder of the stage.
+        clear: remove what a crash left there; one process does so, before any writes.
+    """
+    part = out / _PART
+    if clear:
+        shutil.rmtree(part, ignore_errors=True)
+    return part
+
+
+def publish(part: Path, out: Path) -> list[Path]:
+    """Put every checkpoint in `part` on disk and give it its name in `out`.
+
+    Args:
+        part: from `part_folder`; gone afterwards.
+        out: folder of the stage.
+
+    Returns:
+        The checkpoints, under their new names.
+    """
+    published = []
+    for folder in sorted(part.glob(f"{_PREFIX}*")):
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+        (folder / LIST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+        for path in (*files, folder / LIST, folder):
+            _sync(path)
+        target = out / folder.name
+        if target.exists():  # cut off by an earlier crash: a whole one would have been resumed
+            shutil.rmtree(target)
+        os.replace(folder, target)
+        published.append(target)
+    shutil.rmtree(part, ignore_errors=True)
+    _sync(out)
+    return published
+
+
+def newest(out: Path) -> Path | None:
+    """Return the newest whole checkpoint of a stage, and say which broken ones were passed over."""
+    for folder in sorted(out.glob(f"{_PREFIX}*"), key=step_of, reverse=True):
+        if is_whole(folder):
+            return folder
+        logger.warning("%s was cut off while it was written; it is passed over.", folder)
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file is there with the size it had when it was written."""
+    try:
+        sizes: dict[str, int] = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def prune(out: Path, keep: int, best: Path | None = None) -> None:
+    """Delete all but the last `keep` checkpoints and the best one.
+
+    Args:
+        out: folder of the stage.
+        keep: how many.
+        best: kept as well.
+    """
+    folders = sorted(out.glob(f"{_PREFIX}*"), key=step_of)
+    for folder in folders[: max(0, len(folders) - keep)]:
+        if folder != best:
+            shutil.rmtree(folder)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint was made at; -1 for a folder of another name."""
+    number = folder.name.removeprefix(_PREFIX)
+    return int(number) if number.isdigit() else -1
+
+
+def _sync(path: Path) -> None:
+    """Put a file, or a folder's list of names, on disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX opens folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
