@@ -38,3 +38,7 @@ class DialectError(ParfocalError, ValueError):
 
 class CheckpointError(ParfocalError, ValueError):
     """Weights or a model folder do not fit; the message lists the misfits."""
+
+
+class TrainingError(ParfocalError, RuntimeError):
+    """Training cannot go on; the message says at which step and what was kept of it."""

@@ -64,6 +64,11 @@ def fix_randomness() -> None:
 @pytest.fixture(scope="session")
 def toy_bank() -> SpriteBank:
     """Every kind as a flat shape of its own colour: scenes without the art of the real ones."""
+    return make_toy_bank()
+
+
+def make_toy_bank() -> SpriteBank:
+    """Draw the shapes of `toy_bank`; a process that a test starts does so by itself."""
     from PIL import Image, ImageDraw
 
     from parfocal.data.scenes.catalogue import KINDS

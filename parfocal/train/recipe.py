@@ -90,6 +90,8 @@ class Recipe:
         sides: longer sides of the rendered training pictures in pixels, used in turn.
         seed: of weights, order and augmentation.
         bf16: autocast to bfloat16.
+        workers: processes that load data, for each that trains; when None, 8 beside a GPU and none
+            beside a CPU. They change the speed, never the result.
         budget: which of the recipe's sizes this is, such as "full" or "smoke".
         benchmarks: run on the finished model, by name in `parfocal.eval.benchmarks.BENCHMARKS`.
         benchmark_limit: only their first so many pictures.
@@ -102,6 +104,7 @@ class Recipe:
     sides: tuple[int, ...] = (192, 256)
     seed: int = 0
     bf16: bool = True
+    workers: int | None = None
     budget: str = "full"
     benchmarks: tuple[str, ...] = ()
     benchmark_limit: int | None = None

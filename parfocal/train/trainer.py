@@ -7,18 +7,19 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_model, save_file, save_model
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.checkpoints import newest, part_folder, prune, publish
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.recipe import Recipe, Stage
@@ -38,7 +39,26 @@ class StageTrainer(Trainer):
         output: ObjectiveOutput = model(**inputs)
         for name, value in output.terms.items():
             self._terms[name].append(float(value))
+        if not torch.isfinite(output.loss):
+            self._stop_at(inputs, output)
         return (output.loss, output) if return_outputs else output.loss
+
+    def _stop_at(self, inputs: dict[str, Any], output: ObjectiveOutput) -> None:
+        """Keep the batch whose loss is no number, and stop: nothing good comes after it.
+
+        Raises:
+            TrainingError: always.
+        """
+        step, rank = self.state.global_step + 1, self.args.process_index
+        path = Path(self.args.output_dir) / f"not-finite-step-{step}-rank-{rank}.safetensors"
+        save_file(dict(_tensors(inputs)), str(path))
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in output.terms.items())
+        loss = float(output.loss.detach())
+        raise TrainingError(
+            f"stage {self.stage.name!r}: the loss of step {step} is {loss} ({terms}). "
+            f"Its batch is in {path}. Lower the learning rate or the gradient norm, or look for a "
+            "broken row; --resume goes on from the last checkpoint."
+        )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of every term since the last log."""
@@ -135,6 +155,21 @@ class JsonLog(TrainerCallback):
             self.write(state.global_step, logs)
 
 
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a nested batch with its path as name."""
+    if isinstance(value, Tensor):
+        yield name, value.detach().cpu().contiguous()
+    elif is_dataclass(value):
+        for item in fields(value):
+            yield from _tensors(getattr(value, item.name), f"{name}.{item.name}")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _tensors(inner, f"{name}.{index}")
+
+
 def freeze(objective: nn.Module, stage: Stage) -> None:
     """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
 
@@ -225,7 +260,7 @@ def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
         ddp_backend="gloo" if world > 1 and not cuda else None,
         ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=True,
-        dataloader_num_workers=8 if cuda else 0,
+        dataloader_num_workers=(8 if cuda else 0) if recipe.workers is None else recipe.workers,
         dataloader_drop_last=True,
         remove_unused_columns=False,
         save_steps=max(1, stage.steps // 10),

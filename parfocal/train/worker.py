@@ -6,9 +6,13 @@ import logging
 import sys
 from pathlib import Path
 
+from parfocal.errors import ParfocalError
 from parfocal.train.run import work
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    work(Path(sys.argv[1]))
+    try:
+        work(Path(sys.argv[1]))
+    except ParfocalError as err:
+        sys.exit(f"error: {err}")

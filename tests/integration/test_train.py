@@ -13,18 +13,11 @@ from safetensors.torch import load_file
 from parfocal.boxes import Boxes
 from parfocal.data.readers import scenes
 from parfocal.data.readers.scenes import SceneReader
-from parfocal.data.scenes.catalogue import KINDS
-from parfocal.dialects import get_dialect
 from parfocal.eval.run import run_benchmark
 from parfocal.images import image_frame
-from parfocal.models.config import ParfocalConfig
-from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.presets import vary
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
-from parfocal.models.tokenizers import train_tokenizer
 from parfocal.predict import load
 from parfocal.recipes import RECIPES, RecipeEntry, run_recipe
-from parfocal.recipes.mini import TEMPLATE, mini
+from parfocal.recipes.mini import mini
 from parfocal.train import run
 from parfocal.train.recipe import Recipe
 
@@ -51,18 +44,8 @@ def toy(budget: str) -> Recipe:
     )  # fmt: skip
 
 
-def toy_processor(config: ParfocalConfig) -> ParfocalProcessor:
-    """The processor of the tiny model, with a tokenizer that knows the kinds' names."""
-    dialect = get_dialect("region_tokens")
-    words = [f"Where is the {kind.name}? {kind.plural}" for kind in KINDS] * 2
-    tokenizer = train_tokenizer(words, dialect, TEMPLATE, 6, vocab_size=640)
-    named = vary(config, {"token_ids": token_ids_of(tokenizer).to_dict()})
-    count = ParfocalForConditionalGeneration(config).num_image_tokens
-    return build_processor(tokenizer, named, TEMPLATE, count)
-
-
 @pytest.fixture(scope="module")
-def trained(toy_bank, tmp_path_factory):
+def trained(toy_bank, toy_processor, tmp_path_factory):
     """The folder of a finished run, trained in this process on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_launch", lambda out, processes: run.work(out))

@@ -178,12 +178,18 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
 
 
 @pytest.mark.parametrize(
-    ("stages", "objective"),
-    [((FIND,), DetectionObjective), ((TALK,), LanguageObjective)],
-    ids=["detection", "language"],
+    ("stages", "objective", "workers"),
+    [
+        ((FIND,), DetectionObjective, 0),
+        ((TALK,), LanguageObjective, 0),
+        ((TALK,), LanguageObjective, 2),
+    ],
+    ids=["detection", "packed language", "two data workers"],
 )
-def test_an_interrupted_stage_resumes_bit_for_bit(start, tmp_path, monkeypatch, stages, objective):
-    recipe = recipe_of(*stages)
+def test_an_interrupted_stage_resumes_bit_for_bit(
+    start, tmp_path, monkeypatch, stages, objective, workers
+):
+    recipe = dataclasses.replace(recipe_of(*stages), workers=workers)
     expected = weights(start(recipe, tmp_path / "whole"))
     broken = tmp_path / "broken"
     with monkeypatch.context() as patch:

@@ -8,10 +8,11 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.catalogue import KINDS
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.data import (
     ConversationCollator,
     ConversationDataset,
@@ -172,3 +173,18 @@ def test_checkpoints_write_tied_tables_once(make_model, processor, toy_bank, tmp
     tables = {"model.text.model.embed_tokens.weight", "model.text.lm_head.weight"}
     assert len(saved & tables) == 1
     assert {"names.log_scale", "words.log_scale", "word_bias"} <= saved
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
+    make_model, processor, dataset, tmp_path
+):
+    objective = DetectionObjective(make_model(), len(KINDS))
+    with torch.no_grad():
+        objective.region_kind.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"step 1 is nan .*region_kind nan") as caught:
+        run_stage(objective, FIND, RECIPE, dataset, ObjectCollator(processor), tmp_path)
+    (kept,) = tmp_path.glob("not-finite-step-1-rank-0.safetensors")
+    assert str(kept) in str(caught.value)
+    batch = load_file(kept)
+    assert set(batch) == {"pixel_values.0", "boxes", "mask", "labels"}
+    assert batch["pixel_values.0"].shape == (2, 3, 96, 96)

@@ -1,0 +1,39 @@
+"""The tiny model's processor, for runs from data to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from parfocal.data.scenes.catalogue import KINDS
+from parfocal.dialects import get_dialect
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.presets import tiny, vary
+from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.tokenizers import train_tokenizer
+from parfocal.recipes.mini import TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def toy_processor() -> Callable[[ParfocalConfig], ParfocalProcessor]:
+    """Builds the processor of the tiny model, with a tokenizer that knows the kinds' names."""
+
+    def build(config: ParfocalConfig) -> ParfocalProcessor:
+        dialect = get_dialect("region_tokens")
+        words = [f"Where is the {kind.name}? {kind.plural}" for kind in KINDS] * 2
+        tokenizer = train_tokenizer(words, dialect, TEMPLATE, 6, vocab_size=640)
+        named = vary(config, {"token_ids": token_ids_of(tokenizer).to_dict()})
+        count = ParfocalForConditionalGeneration(config).num_image_tokens
+        return build_processor(tokenizer, named, TEMPLATE, count)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def toy_parts(toy_processor) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """The tiny model's config and processor, which fit each other."""
+    processor = toy_processor(tiny())
+    ids = processor.settings.token_ids.to_dict()
+    return vary(tiny(len(processor.tokenizer)), {"token_ids": ids}), processor
