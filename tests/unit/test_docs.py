@@ -213,3 +213,11 @@ def test_a_wrong_command_does_not_parse(args: list[str], good: bool) -> None:
 
 def test_blocks_know_their_line() -> None:
     assert blocks("one\n\n```python\nx = 1\n```\n", "python") == [(4, "x = 1\n")]
+
+
+def test_every_reader_is_described() -> None:
+    from parfocal.data.readers import READERS
+
+    text = (REPO / "docs" / "data.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert named == set(READERS)
