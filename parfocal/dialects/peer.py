@@ -212,13 +212,14 @@ class Peer(ABC):
 
     def region(self, index: int, view: View) -> Boxes:
         """The user's region, image pixels."""
-        known = 0 if view.regions is None else len(view.regions)
-        if view.regions is None or index >= known:
+        regions = view.user_regions if view.regions is None else view.regions
+        known = 0 if regions is None else len(regions)
+        if regions is None or index >= known:
             raise DialectError(
                 f"region {index} is referred to, the view has {known} regions. The {self.name} "
-                "dialect writes a region as its box: pass View.regions."
+                "dialect writes a region as its box: pass View.regions or View.user_regions."
             )
-        return view.regions[index]
+        return regions[index]
 
     def write_boxes(self, boxes: Boxes, view: View) -> str:
         """Boxes as the family writes them; two that have the same numbers are written once."""

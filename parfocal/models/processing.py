@@ -339,7 +339,8 @@ class ParfocalProcessor:
         ids = self.prefix_ids(pictures)
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
         frame = sample.regions.frame
-        view, ground = self.view(frame, warp), [Boxes.empty(frame)]
+        view = View(frame, warp, user_regions=sample.regions)
+        ground = [Boxes.empty(frame)]
         if len(sample.turns) % 2:
             raise DataError(
                 f"sample {sample.id!r} has {len(sample.turns)} turns; "

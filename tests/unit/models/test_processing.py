@@ -375,6 +375,25 @@ def test_a_missing_box_is_a_problem_only_when_one_was_asked_for(processor):
     assert problem.kind == "no_box"
 
 
+@pytest.mark.parametrize(
+    ("dialect", "written"),
+    [
+        ("coordinates", "What is [0.250, 0.250, 0.500, 0.750]?"),
+        ("region_tokens", "What is <roi><r0></roi><refer_feat>?"),
+    ],
+)
+def test_questions_about_a_region_are_packed_as_they_are_asked(dialect, written):
+    processor = make_processor(dialect=dialect, resize="squash")
+    image = ImageRef("a.png", 80, 40)
+    question, answer = GroundedText.of("What is ", RegionRef(0), "?"), GroundedText.of("a dog")
+    turns = (Turn("user", question), Turn("assistant", answer))
+    sample = Sample("1", (image,), turns, Boxes([[20, 10, 40, 30]], image.frame()))
+    _, warps = processor.pixel_values([Image.new("RGB", (80, 40))])
+    packed = processor.pack([sample], warps).input_ids[0]
+    assert written in processor.tokenizer.decode(packed[packed >= 0])  # slots have no token here
+    assert processor.render_question(question, sample.regions, warps[0]) == written
+
+
 # On disk and between devices
 
 
