@@ -15,18 +15,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from torch import Tensor
-from transformers import LogitsProcessorList
-from transformers.generation import BaseStreamer
 
 from parfocal.boxes import Boxes
+from parfocal.dialects.base import Parsed
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, DataError
 from parfocal.images import image_frame, load_image
-from parfocal.models.decoding import LiveRegions
-from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
-from parfocal.models.processing import ParfocalProcessor, TextBatch
-from parfocal.models.proposer import Regions
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
@@ -38,12 +34,11 @@ from parfocal.predict.asking import (
     read_question,
 )
 from parfocal.predict.chat import Chat
+from parfocal.predict.generating import generate, of_first
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
-from parfocal.predict.seeing import Finder, Scene, best_boxes, is_visual_video, open_visual
+from parfocal.predict.seeing import Finder, Scene, best_boxes, is_visual_video, see
 
 logger = logging.getLogger(__name__)
-
-MAX_NEW_TOKENS = 192
 
 
 class Predictor:
@@ -226,7 +221,7 @@ class Predictor:
         scene = self._see(images)
         with torch.inference_mode():
             regions = self.model.propose(scene.features[scene.order])
-        found = [self._region_boxes(regions, row, scene) for row in range(len(images))]
+        found = [scene.region_boxes(regions, row) for row in range(len(images))]
         return [boxes[np.argsort(-boxes.scores, kind="stable")[:top]] for boxes in found]
 
     # the one path that all verbs take
@@ -235,31 +230,9 @@ class Predictor:
         """Load and encode every different picture, and video if the verb takes one, once."""
         if not images:
             raise DataError("no pictures were given.")
-        opened: dict[int, tuple[int, ...]] = {}  # identity -> places of its pictures
-        pictures, inputs, warps, videos, seconds = [], [], [], [], 0.0
-        for source in images:
-            is_video = is_visual_video(source)
-            videos.append(is_video)
-            if id(source) in opened:
-                continue
-            if is_video:
-                self._require_video(video)
-            shown = open_visual(source)
-            started = time.perf_counter()
-            prepare = self.processor.frame_values if is_video else self.processor.pixel_values
-            values, own = prepare(shown)
-            opened[id(source)] = tuple(range(len(pictures), len(pictures) + len(shown)))
-            pictures += shown
-            inputs.append(values)
-            warps += own
-            seconds += time.perf_counter() - started
-        started = time.perf_counter()
-        towers = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
-        with torch.inference_mode():
-            features = self.model.encode([self._float(tower) for tower in towers])
-        rows = [opened[id(source)] for source in images]
-        seconds += time.perf_counter() - started
-        return Scene(pictures, warps, rows, videos, features, seconds)
+        if any(map(is_visual_video, images)):
+            self._require_video(video)
+        return see(self.model, self.processor, images)
 
     def _require_video(self, verb_takes_it: bool) -> None:
         if not self.takes_video:
@@ -340,30 +313,49 @@ class Predictor:
             chosen = None
             if self.model.num_slots:
                 chosen = self.model.propose(features, text.user_boxes, text.user_mask)
-            generated, confidence = self._generate(text, features, chosen, counts, unique, options)
-            chosen = chosen and _of_first(chosen, counts)
+            generated, confidence = generate(
+                self.model,
+                self.processor,
+                text,
+                features,
+                chosen,
+                counts=counts,
+                unique=unique,
+                options=options,
+            )
+            chosen = chosen and of_first(chosen, counts)
         timing = {"encode": scene.seconds, "generate": time.perf_counter() - started}
         answers = []
         for row, question in enumerate(questions):
             frame = image_frame(scene.image(row))
-            proposals = Boxes.empty(frame)
+            named = Boxes.empty(frame)
             if chosen is not None:
-                proposals = self._region_boxes(chosen, row, scene, confidence)
-            view = self.processor.view(frame, scene.warp(row), proposals)
+                named = scene.region_boxes(chosen, row, confidence)
+            view = self.processor.view(frame, scene.warp(row), named)
             parsed = self.processor.decode(generated[row], view, expects_boxes)
-            answers.append(
-                Answer(
-                    question=question,
-                    text=parsed.text,
-                    image=scene.image(row),
-                    proposals=proposals,
-                    problems=parsed.problems,
-                    timing=dict(timing),
-                    model=self.name,
-                    regions=regions[row][0] if len(regions[row][0]) else None,
-                )
-            )
+            own = regions[row][0]
+            answers.append(self._said(scene.image(row), question, parsed, named, own, timing))
         return answers
+
+    def _said(
+        self,
+        image: PIL.Image.Image,
+        question: GroundedText,
+        parsed: Parsed,
+        proposals: Boxes,
+        regions: Boxes,
+        timing: dict[str, float],
+    ) -> Answer:
+        return Answer(
+            question=question,
+            text=parsed.text,
+            image=image,
+            proposals=proposals,
+            problems=parsed.problems,
+            timing=dict(timing),
+            model=self.name,
+            regions=regions if len(regions) else None,
+        )
 
     def _regions(self, scene: Scene, own: Boxes) -> Boxes:
         """Return the slots that one picture and the user's boxes give, pixels of the picture."""
@@ -375,115 +367,4 @@ class Predictor:
             regions = self.model.propose(
                 scene.features[scene.order], user_boxes.to(device), user_mask.to(device)
             )
-        return self._region_boxes(regions, 0, scene)
-
-    def _generate(
-        self,
-        text: TextBatch,
-        features: ImageFeatures,
-        regions: Regions | None,
-        counts: Sequence[int],
-        unique: bool,
-        options: dict[str, Any],
-    ) -> tuple[Tensor, Tensor | None]:
-        """Generate the answers.
-
-        Args:
-            text: the questions, left-padded.
-            features: of each picture of each row.
-            regions: likewise, or None for a model without them.
-            counts: number of pictures of each row.
-            unique: name no region twice.
-            options: as in `ask`.
-
-        Returns:
-            New tokens int[B, N] and, with regions, how sure the model was of each slot that it
-            named, float[B, R].
-        """
-        model, chosen = self.model, dict(options)
-        seed = chosen.pop("seed", None)
-        if seed is not None:
-            torch.manual_seed(seed)
-        streamer: BaseStreamer | None = chosen.pop("streamer", None)
-        processors, extra = LogitsProcessorList(), {}
-        input_ids, attention_mask = text.input_ids, text.attention_mask
-        if regions is not None:
-            alive = rows_of(regions.mask, counts)
-            attention_mask = model.live_mask(input_ids, attention_mask, alive)
-            first, named = model.config.token_ids.first_region, _of_first(regions, counts)
-            processors.append(LiveRegions(first, named.mask, input_ids.shape[1], unique))
-            if regions.features is not None:
-                extra["region_features"] = rows_of(regions.features, counts)
-        if text.object_pixels is not None:
-            pixels = [self._float(value) for value in text.object_pixels]
-            extra["object_features"] = model.encode_objects(pixels, text.object_mask)
-        self._check_room(attention_mask)
-        output = model.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            image_features=rows_of(model.image_tokens(features, regions), counts),
-            logits_processor=processors,
-            return_dict_in_generate=True,
-            output_scores=True,
-            streamer=streamer,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-            eos_token_id=self.processor.stop_ids,
-            **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
-        )
-        tokens = output.sequences[:, input_ids.shape[1] :]
-        if regions is None or model.config.token_ids.first_region < 0:
-            return tokens, None  # a family that names no regions
-        return tokens, self._confidence(tokens, output, named)
-
-    def _check_room(self, attention_mask: Tensor) -> None:
-        """Warn where a question is longer than what the language model was made for."""
-        room = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        longest = int(attention_mask.sum(dim=1).max())
-        if room is not None and longest > room:
-            logger.warning(
-                "a question takes %d tokens, of which pictures take most, and the language model "
-                "was made for %d; expect worse answers, or give fewer frames.",
-                longest,
-                room,
-            )
-
-    def _confidence(self, tokens: Tensor, output: Any, regions: Regions) -> Tensor:
-        """Weigh the slots' scores by the probability of their names where they were first named.
-
-        Args:
-            tokens: int[B, N], the new tokens.
-            output: of `generate`, with scores.
-            regions: of each row.
-
-        Returns:
-            float[B, R]; slots that were not named keep their scores.
-        """
-        first, slots = self.model.config.token_ids.first_region, regions.mask.shape[1]
-        scores = regions.scores.clone()
-        beams = getattr(output, "beam_indices", None)
-        for step in reversed(range(tokens.shape[1])):  # backwards, so that the first mention stays
-            named = tokens[:, step] - first
-            for row in torch.nonzero((named >= 0) & (named < slots))[:, 0].tolist():
-                source = row if beams is None else int(beams[row, step])
-                probability = output.scores[step][source].float().softmax(-1)[tokens[row, step]]
-                scores[row, named[row]] = regions.scores[row, named[row]] * probability
-        return scores
-
-    def _region_boxes(
-        self, regions: Regions, row: int, scene: Scene, scores: Tensor | None = None
-    ) -> Boxes:
-        """Return the live slots of a row in pixels of its picture, clipped to it."""
-        live, warp = regions.mask[row], scene.warp(row)
-        values = (regions.scores if scores is None else scores)[row][live].float().cpu().numpy()
-        centred = regions.boxes[row][live].double().cpu().numpy()
-        boxes = Boxes.from_cxcywh(centred, warp.target, scores=values)
-        return warp.inverse().apply(boxes).clip()
-
-    def _float(self, value: Tensor) -> Tensor:
-        return value.to(self.model.device, self.model.dtype)
-
-
-def _of_first(regions: Regions, counts: Sequence[int]) -> Regions:
-    """Return the regions of each row's first picture, without vectors."""
-    first = [sum(counts[:row]) for row in range(len(counts))]
-    return Regions(regions.boxes[first], regions.scores[first], regions.mask[first], None)
+        return scene.region_boxes(regions, 0)

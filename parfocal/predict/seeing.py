@@ -1,10 +1,11 @@
 """What a batch of questions looks at: pictures and videos, opened and encoded once each.
 
-Shapes: B rows, P pictures and frames.
+Shapes: B rows, P pictures and frames, R region slots.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Protocol
 
 import numpy as np
 import PIL.Image
+import torch
+from torch import Tensor
 
 from parfocal.boxes import Boxes, Warp
 from parfocal.errors import DataError
 from parfocal.images import load_image
 from parfocal.models.frames import seen_boxes
-from parfocal.models.modeling import ImageFeatures
+from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.proposer import Regions
 from parfocal.predict.asking import read_boxes
 from parfocal.predict.protocol import BoxesLike, Picture, Visual
 from parfocal.video import is_video, load_video
@@ -95,6 +100,60 @@ class Scene:
         """Return the boxes of each picture of a row of which the model's input shows anything."""
         warps = [self.warps[index] for index in self.rows[row]]
         return tuple(seen_boxes(own, warp) for own, warp in zip(boxes, warps, strict=True))
+
+    def region_boxes(self, regions: Regions, row: int, scores: Tensor | None = None) -> Boxes:
+        """Return the live slots of a row in pixels of its picture, clipped to it.
+
+        Args:
+            regions: of each row.
+            row: which.
+            scores: float[B, R], instead of those of `regions`.
+        """
+        live, warp = regions.mask[row], self.warp(row)
+        values = (regions.scores if scores is None else scores)[row][live].float().cpu().numpy()
+        centred = regions.boxes[row][live].double().cpu().numpy()
+        boxes = Boxes.from_cxcywh(centred, warp.target, scores=values)
+        return warp.inverse().apply(boxes).clip()
+
+
+def see(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    images: Sequence[Visual],
+) -> Scene:
+    """Load and encode pictures and videos; one that is given several times (the same object) once.
+
+    Raises:
+        DataError: if a video has no frames.
+        ImageError: if something cannot be decoded.
+    """
+    opened: dict[int, tuple[int, ...]] = {}  # identity -> places of its pictures
+    pictures, inputs, warps, videos, seconds = [], [], [], [], 0.0
+    for source in images:
+        videos.append(is_visual_video(source))
+        if id(source) in opened:
+            continue
+        shown = open_visual(source)
+        started = time.perf_counter()
+        prepare = processor.frame_values if videos[-1] else processor.pixel_values
+        values, own = prepare(shown)
+        opened[id(source)] = tuple(range(len(pictures), len(pictures) + len(shown)))
+        pictures += shown
+        inputs.append(values)
+        warps += own
+        seconds += time.perf_counter() - started
+    started = time.perf_counter()
+    towers = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
+    with torch.inference_mode():
+        features = model.encode([cast(tower, model) for tower in towers])
+    rows = [opened[id(source)] for source in images]
+    seconds += time.perf_counter() - started
+    return Scene(pictures, warps, rows, videos, features, seconds)
+
+
+def cast(value: Tensor, model: ParfocalForConditionalGeneration) -> Tensor:
+    """Return a tensor where the model is, in numbers of its type."""
+    return value.to(model.device, model.dtype)
 
 
 def is_visual_video(source: Visual) -> bool:

@@ -1,0 +1,130 @@
+"""Answers token by token, and how sure the model was of every region that it named.
+
+Shapes: B rows, P pictures of all rows, L tokens of the questions, N new tokens, R region slots.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+from transformers.generation import BaseStreamer
+
+from parfocal.models.decoding import LiveRegions
+from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
+from parfocal.models.processing import ParfocalProcessor, TextBatch
+from parfocal.models.proposer import Regions
+from parfocal.predict.seeing import cast
+
+logger = logging.getLogger(__name__)
+
+MAX_NEW_TOKENS = 192
+
+
+def generate(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    text: TextBatch,
+    features: ImageFeatures,
+    regions: Regions | None,
+    *,
+    counts: Sequence[int],
+    unique: bool,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, Tensor | None]:
+    """Generate the answers.
+
+    Args:
+        model: on the device of `text`.
+        processor: of the model.
+        text: the questions, left-padded.
+        features: of each of the P pictures.
+        regions: likewise, or None for a model without them.
+        counts: number of pictures of each row.
+        unique: name no region twice.
+        options: of Transformers' `generate`, and `seed` and `streamer`.
+
+    Returns:
+        New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
+        float[B, R].
+    """
+    chosen = dict(options)
+    seed = chosen.pop("seed", None)
+    if seed is not None:
+        torch.manual_seed(seed)
+    streamer: BaseStreamer | None = chosen.pop("streamer", None)
+    processors, extra = LogitsProcessorList(), {}
+    input_ids, attention_mask = text.input_ids, text.attention_mask
+    if regions is not None:
+        alive = rows_of(regions.mask, counts)
+        attention_mask = model.live_mask(input_ids, attention_mask, alive)
+        first, named = model.config.token_ids.first_region, of_first(regions, counts)
+        processors.append(LiveRegions(first, named.mask, input_ids.shape[1], unique))
+        if regions.features is not None:
+            extra["region_features"] = rows_of(regions.features, counts)
+    if text.object_pixels is not None:
+        pixels = [cast(value, model) for value in text.object_pixels]
+        extra["object_features"] = model.encode_objects(pixels, text.object_mask)
+    _check_room(model, attention_mask)
+    output = model.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        image_features=rows_of(model.image_tokens(features, regions), counts),
+        logits_processor=processors,
+        return_dict_in_generate=True,
+        output_scores=True,
+        streamer=streamer,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=processor.stop_ids,
+        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
+    )
+    tokens = output.sequences[:, input_ids.shape[1] :]
+    if regions is None or model.config.token_ids.first_region < 0:
+        return tokens, None  # a family that names no regions
+    return tokens, _confidence(model.config.token_ids.first_region, tokens, output, named)
+
+
+def of_first(regions: Regions, counts: Sequence[int]) -> Regions:
+    """Return the regions of each row's first picture, without vectors."""
+    first = [sum(counts[:row]) for row in range(len(counts))]
+    return Regions(regions.boxes[first], regions.scores[first], regions.mask[first], None)
+
+
+def _check_room(model: ParfocalForConditionalGeneration, attention_mask: Tensor) -> None:
+    """Warn where a question is longer than what the language model was made for."""
+    room = getattr(model.config.text_config, "max_position_embeddings", None)
+    longest = int(attention_mask.sum(dim=1).max())
+    if room is not None and longest > room:
+        logger.warning(
+            "a question takes %d tokens, of which pictures take most, and the language model "
+            "was made for %d; expect worse answers, or give fewer frames.",
+            longest,
+            room,
+        )
+
+
+def _confidence(first: int, tokens: Tensor, output: Any, regions: Regions) -> Tensor:
+    """Weigh the slots' scores by the probability of their names where they were first named.
+
+    Args:
+        first: id of the first slot's name.
+        tokens: int[B, N], the new tokens.
+        output: of `generate`, with scores.
+        regions: of each row.
+
+    Returns:
+        float[B, R]; slots that were not named keep their scores.
+    """
+    slots, scores = regions.mask.shape[1], regions.scores.clone()
+    beams = getattr(output, "beam_indices", None)
+    for step in reversed(range(tokens.shape[1])):  # backwards, so that the first mention stays
+        named = tokens[:, step] - first
+        for row in torch.nonzero((named >= 0) & (named < slots))[:, 0].tolist():
+            source = row if beams is None else int(beams[row, step])
+            probability = output.scores[step][source].float().softmax(-1)[tokens[row, step]]
+            scores[row, named[row]] = regions.scores[row, named[row]] * probability
+    return scores
