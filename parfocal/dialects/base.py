@@ -82,6 +82,13 @@ class Dialect(Protocol):
     def special_tokens(self) -> tuple[str, ...]:
         """Tokens to add to a tokenizer, in this order, before any region index tokens."""
 
+    @property
+    def writes_boxes(self) -> bool:
+        """True if the text itself says where a region is, in numbers; False if it at most names it.
+
+        What is only named must enter the model beside the text.
+        """
+
     def coordinate_frame(self, image: Frame) -> Warp:
         """Image pixels -> the frame in which the family's numbers live, for `View.coordinates`.
 

@@ -28,6 +28,7 @@ class Glamm(Tagged):
     name = "glamm"
     special_tokens = ("<bbox>", "<p>", "</p>", MASK)
     grid = Grid(1)
+    writes_boxes = False
     tags, markup = TAGS, TAGS.markup
     questions = Questions(
         locate="Please segment {words} in this image.",

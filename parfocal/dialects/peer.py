@@ -76,6 +76,7 @@ class Peer(ABC):
     markup: re.Pattern[str]
     y_first: ClassVar[bool] = False
     has_points: ClassVar[bool] = False
+    writes_boxes: ClassVar[bool] = True
     overshoot: ClassVar[float] = OVERSHOOT
     # True where settings of the preprocessor decide the frame, so that only the caller knows it.
     needs_coordinates: ClassVar[bool] = False

@@ -76,6 +76,7 @@ class RegionTokens:
         "<refer_feat>",
         "[grounding]",
     )
+    writes_boxes = False
 
     def coordinate_frame(self, image: Frame) -> Warp:
         """The identity: the text holds no numbers."""

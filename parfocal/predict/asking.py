@@ -29,6 +29,7 @@ def read_question(
     separator: str = " ",
     num_objects: int = 0,
     name_all: bool = True,
+    beside: bool = False,
 ) -> GroundedText:
     """Turn `[region k]` and `[object k]` into references, and add those that the words leave out.
 
@@ -38,15 +39,19 @@ def read_question(
         separator: goes before a reference that is added at the end.
         num_objects: how many object images came with it; they count from 1.
         name_all: add references to the boxes that the words do not name.
+        beside: the model reads boxes beside the words too, so that they need not be named.
 
     Raises:
-        DataError: if there are no words, or an object is named that was not given.
+        DataError: if there are no words, an object is named that was not given, or a GroundedText
+            does not name what the model sees only where it is named.
         FrameError: if a region is named that was not given.
 
     >>> read_question("What is [region 1]?", 2).spans[1:]
     (RegionRef(index=1), Text(text='? '), RegionRef(index=0))
     """
     if isinstance(question, GroundedText):
+        _check_named(question, ObjectRef, range(1, num_objects + 1))
+        _check_named(question, RegionRef, range(0 if beside else num_boxes))
         return question
     if not question.strip():
         raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
@@ -71,6 +76,19 @@ def read_question(
     for span in missing:
         spans += [separator, span]
     return GroundedText.of(*spans)
+
+
+def _check_named(
+    question: GroundedText, kind: type[RegionRef] | type[ObjectRef], given: range
+) -> None:
+    """Refuse a question that leaves out one of the regions or object images given with it."""
+    for number in given:
+        if kind(number) not in question.spans:
+            raise DataError(
+                f"the question does not name {GroundedText.of(kind(number)).plain}, which was "
+                "given with it; the model sees it only where it is named. Put "
+                f"{kind.__name__}({number}) where it belongs, or leave it out."
+            )
 
 
 def _reference(mark: str) -> str | Span:
@@ -166,6 +184,29 @@ def no_video(model: str) -> ConfigError:
         f"{model} reads one picture at a time and cannot watch a video. Ask it about a frame "
         "(parfocal.video.load_video gives a list of them), or ask a model that reads several, such "
         "as MG-LLaVA."
+    )
+
+
+def no_objects(model: str) -> ConfigError:
+    """Make the error of a model that was given object images and reads none."""
+    return ConfigError(
+        f"{model} reads no object images, as models with regions.kind 'crop' such as "
+        "TinyGroundingGPT do. Give boxes=[...] in place of objects=[...]."
+    )
+
+
+def no_boxes(model: str, dialect: str, instead: str = "") -> ConfigError:
+    """Make the error of a model that was given boxes and cannot be told of any.
+
+    Args:
+        model: its name.
+        dialect: the name of its dialect, which writes no boxes.
+        instead: what else there is to do.
+    """
+    return ConfigError(
+        f"{model} cannot be told which region is meant: its dialect, {dialect!r}, writes no boxes, "
+        f"and the model reads none beside the words. {instead or 'Say in words what is meant'}, or "
+        "ask about a picture of the region alone."
     )
 
 

@@ -13,7 +13,7 @@ from parfocal.dialects.grounded import GroundedText, ObjectRef, RegionRef, Span
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import read_boxes, read_objects, read_question
+from parfocal.predict.asking import read_boxes, read_question
 
 if TYPE_CHECKING:
     from parfocal.predict.predictor import Predictor
@@ -52,15 +52,15 @@ class Chat:
         first of its `objects`; those of earlier questions are known from the history.
         """
         predictor, processor = self.predictor, self.predictor.processor
-        new, crops = read_boxes(self.image, boxes), read_objects(self.image, objects)
+        new, crops = read_boxes(self.image, boxes), predictor._read_objects(self.image, objects)
         if processor.settings.template.independent_turns or not self.answers:
             answer = predictor.ask(self.image, question, boxes, objects=crops, **options)
         else:
-            scene = predictor._see([self.image])
+            scene, beside = predictor._see([self.image]), predictor.model.num_slots > 0
             own = Boxes.concat([*self.regions, new])
             shown = [*chain.from_iterable(self.objects), *crops]
             asked = _shifted(
-                read_question(question, len(new), num_objects=len(crops)),
+                read_question(question, len(new), num_objects=len(crops), beside=beside),
                 len(own) - len(new),
                 len(shown) - len(crops),
             )

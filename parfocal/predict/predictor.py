@@ -27,6 +27,8 @@ from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
     name_bare_boxes,
+    no_boxes,
+    no_objects,
     no_video,
     read_boxes,
     read_objects,
@@ -96,7 +98,9 @@ class Predictor:
                 `streamer`.
 
         Raises:
-            ConfigError: for a video, if the model reads one picture at a time.
+            ConfigError: for a video, boxes or objects, if the model reads none.
+            DataError: if `question` is a GroundedText that leaves out what was given and is seen
+                only where it is named.
         """
         return self.ask_batch([image], [question], [boxes], objects=[objects], **options)[0]
 
@@ -134,6 +138,8 @@ class Predictor:
 
     def chat(self, image: Picture) -> Chat:
         """Start a conversation about one picture."""
+        if is_visual_video(image):
+            self._require_video(False)
         return Chat(self, load_image(image))
 
     # batched forms
@@ -156,10 +162,16 @@ class Predictor:
         check_lengths(images=images, questions=questions, boxes=boxes, objects=objects)
         scene = self._see(images, video=True)
         regions = [scene.read(row, own) for row, own in enumerate(boxes)]
-        crops = [read_objects(scene.image(row), own) for row, own in enumerate(objects)]
+        crops = [self._read_objects(scene.image(row), own) for row, own in enumerate(objects)]
         rows = zip(questions, regions, crops, scene.videos, strict=True)
         asked = [
-            read_question(text, len(own[0]), num_objects=len(shown), name_all=not video)
+            read_question(
+                text,
+                len(own[0]),
+                num_objects=len(shown),
+                name_all=not video,
+                beside=self.model.num_slots > 0,
+            )
             for text, own, shown, video in rows
         ]
         return self._answer(scene, asked, regions, objects=crops, **options)
@@ -243,6 +255,29 @@ class Predictor:
                 "(parfocal.video.load_video gives a list of them)."
             )
 
+    def _read_objects(self, image: PIL.Image.Image, objects: ObjectsLike) -> list[PIL.Image.Image]:
+        """Return the object images; see `read_objects`."""
+        crops = read_objects(image, objects)
+        if crops and not self.model.num_object_tokens:
+            raise no_objects(self.name)
+        return crops
+
+    def _check_boxes(self, scene: Scene, regions: Sequence[tuple[Boxes, ...]]) -> None:
+        """Refuse boxes that would not reach the model."""
+        dialect = self.processor.dialect
+        given = [row for row, own in enumerate(regions) if any(map(len, own))]
+        if self.model.num_slots or not given:
+            return  # every box has a slot
+        if not dialect.writes_boxes:
+            shows = self.model.num_object_tokens > 0
+            instead = "Give it as an object image, objects=[...]" if shows else ""
+            raise no_boxes(self.name, dialect.name, instead)
+        if any(scene.videos[row] for row in given):
+            raise ConfigError(
+                f"{self.name} reads boxes in its words, which speak of one picture: it takes none "
+                "with a video. Ask about a frame, or leave the boxes out."
+            )
+
     def _with_found(
         self, scene: Scene, regions: Sequence[tuple[Boxes, ...]]
     ) -> list[tuple[Boxes, ...]]:
@@ -302,6 +337,7 @@ class Predictor:
             objects: the object images of each row; ObjectRefs count them from 1.
             options: as in `ask`.
         """
+        self._check_boxes(scene, regions)
         started = time.perf_counter()
         counts, order = scene.counts, scene.order
         boxes = [own for row in self._with_found(scene, regions) for own in row]

@@ -34,8 +34,15 @@ class Conversation(Protocol):
     image: PIL.Image.Image
     answers: list[Answer]
 
-    def ask(self, question: str, boxes: BoxesLike = None, **options: Any) -> Answer:
-        """Ask the next question; `boxes` are regions that it is about."""
+    def ask(
+        self,
+        question: str,
+        boxes: BoxesLike = None,
+        *,
+        objects: ObjectsLike = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask the next question; `boxes` are regions that it is about, `objects` object images."""
         ...
 
 
@@ -43,7 +50,8 @@ class Conversation(Protocol):
 class AnyPredictor(Protocol):
     """A loaded model that answers questions about pictures, with boxes in their pixels.
 
-    A family that cannot do what a verb asks raises a `ConfigError` that names what it can.
+    A family that cannot do what a verb asks, or read what is given with it, raises a `ConfigError`
+    that names what it can: nothing that is given is left out in silence.
 
     Attributes:
         name: for answers and reports.
@@ -59,7 +67,13 @@ class AnyPredictor(Protocol):
         ...
 
     def ask(
-        self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any
+        self,
+        image: Picture,
+        question: str | GroundedText,
+        boxes: BoxesLike = None,
+        *,
+        objects: ObjectsLike = None,
+        **options: Any,
     ) -> Answer:
         """Answer a question."""
         ...
@@ -87,6 +101,8 @@ class AnyPredictor(Protocol):
         images: Sequence[Picture],
         questions: Sequence[str | GroundedText],
         boxes: Sequence[BoxesLike] | None = None,
+        *,
+        objects: Sequence[ObjectsLike] | None = None,
         **options: Any,
     ) -> list[Answer]:
         """Answer one question a picture."""

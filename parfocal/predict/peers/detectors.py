@@ -24,7 +24,7 @@ from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import check_lengths
 from parfocal.predict.peers.files import require_safetensors
-from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best, open_all
+from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best
 from parfocal.predict.protocol import Picture
 
 
@@ -98,7 +98,7 @@ class Owlv2Peer(DetectorPeer):
         check_lengths(images=images)
         processor: Any = self.detector.processor  # type: ignore[attr-defined]
         found = []
-        for image in open_all(images):
+        for image in self.open(images):
             pixels = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
             with torch.inference_mode():
                 pixels = pixels.to(self.model.device, self.model.dtype)

@@ -34,7 +34,7 @@ from parfocal.dialects.grounded import GroundedText, Text
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import read_question
+from parfocal.predict.asking import no_boxes, read_question
 from parfocal.predict.peers.confidence import BoxForm, Said, TokenProbabilities, score_boxes
 from parfocal.predict.peers.files import load_parts
 from parfocal.predict.peers.talk import PeerChat
@@ -148,6 +148,8 @@ class GenerativePeer(PeerPredictor):
         return View(image_frame(image), self.coordinates(image), regions)
 
     def _answer(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
+        if not self.dialect.writes_boxes and any(len(ask.regions) for ask in asks):
+            raise no_boxes(self.name, self.dialect.name)
         chosen = dict(options)
         seed = chosen.pop("seed", None)
         if seed is not None:

@@ -20,6 +20,7 @@ import PIL.Image
 
 from parfocal.dialects.base import View
 from parfocal.dialects.grounded import GroundedText
+from parfocal.predict.asking import read_question
 from parfocal.predict.peers.confidence import BoxForm, Said
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.verbs import Ask, Task
@@ -43,7 +44,7 @@ class Kosmos2Peer(GenerativePeer):
     def understand(self, question: str | GroundedText, num_boxes: int) -> GroundedText:
         """A question in the layout for grounded answers; a text that has its mark stays so."""
         if isinstance(question, GroundedText):
-            return question
+            return read_question(question, num_boxes, self.separator)
         words = question.removeprefix(GROUNDING)
         asked = super().understand(words, num_boxes)
         if words != question:

@@ -25,13 +25,14 @@ from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
     name_bare_boxes,
+    no_objects,
     no_video,
     read_boxes,
     read_phrase,
     read_question,
 )
 from parfocal.predict.peers.talk import PeerChat
-from parfocal.predict.protocol import BoxesLike, Picture
+from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture
 from parfocal.predict.seeing import is_visual_video
 
 Task = Literal["ask", "locate", "locate all", "describe", "describe regions", "propose"]
@@ -108,7 +109,13 @@ class PeerPredictor(ABC):
     # single forms
 
     def ask(
-        self, image: Picture, question: str | GroundedText, boxes: BoxesLike = None, **options: Any
+        self,
+        image: Picture,
+        question: str | GroundedText,
+        boxes: BoxesLike = None,
+        *,
+        objects: ObjectsLike = None,
+        **options: Any,
     ) -> Answer:
         """Answer a question.
 
@@ -117,13 +124,14 @@ class PeerPredictor(ABC):
             question: words; `[region 0]` in them names the first of `boxes`. Boxes that are not
                 named are named at the end.
             boxes: regions the question is about, xyxy in pixels of the picture.
+            objects: object images; no peer reads any.
             options: of generation, such as `max_new_tokens`, `num_beams`, `do_sample`,
                 `temperature`, `top_p`, `seed`, `streamer`.
 
         Raises:
-            ConfigError: if the family answers no questions.
+            ConfigError: if the family answers no questions, or reads no boxes or objects.
         """
-        return self.ask_batch([image], [question], [boxes], **options)[0]
+        return self.ask_batch([image], [question], [boxes], objects=[objects], **options)[0]
 
     def locate(self, image: Picture, phrase: str, *, all: bool = False, **options: Any) -> Answer:
         """Find what `phrase` names; `Answer.text.is_nothing` when the model says it is not there.
@@ -151,7 +159,7 @@ class PeerPredictor(ABC):
     def chat(self, image: Picture) -> PeerChat:
         """Start a conversation about one picture."""
         self._require("chat")
-        return PeerChat(self, load_image(image))
+        return PeerChat(self, self.open([image])[0])
 
     # batched forms
 
@@ -160,16 +168,18 @@ class PeerPredictor(ABC):
         images: Sequence[Picture],
         questions: Sequence[str | GroundedText],
         boxes: Sequence[BoxesLike] | None = None,
+        *,
+        objects: Sequence[ObjectsLike] | None = None,
         **options: Any,
     ) -> list[Answer]:
         """Answer one question a picture; see `ask`."""
         self._require("ask")
         given = [None] * len(images) if boxes is None else boxes
         check_lengths(images=images, questions=questions, boxes=given)
-        if any(map(is_visual_video, images)):
-            raise no_video(self.name)
+        if any(own is not None and len(own) for own in objects or ()):
+            raise no_objects(self.name)
         asks = []
-        for image, question, own in zip(open_all(images), questions, given, strict=True):
+        for image, question, own in zip(self.open(images), questions, given, strict=True):
             regions = read_boxes(image, own)
             asks.append(Ask("ask", image, self.understand(question, len(regions)), regions))
         return self._answer(asks, options)
@@ -189,7 +199,7 @@ class PeerPredictor(ABC):
         names = [read_phrase(phrase) for phrase in phrases]
         asks = [
             Ask(task, image, self.question_for(task, name), read_boxes(image, None), name)
-            for image, name in zip(open_all(images), names, strict=True)
+            for image, name in zip(self.open(images), names, strict=True)
         ]
         answers = self._answer(asks, options)
         return [name_bare_boxes(answer, name) for answer, name in zip(answers, names, strict=True)]
@@ -206,7 +216,7 @@ class PeerPredictor(ABC):
         self._require("describe regions")
         check_lengths(images=images, boxes=boxes)
         question = self.question_for("describe regions")
-        opened = open_all(images)
+        opened = self.open(images)
         regions = [read_boxes(*pair) for pair in zip(opened, boxes, strict=True)]
         asks = [
             Ask("describe regions", image, question, region)
@@ -224,6 +234,17 @@ class PeerPredictor(ABC):
 
     # shared work
 
+    def open(self, images: Sequence[Picture]) -> list[PIL.Image.Image]:
+        """Load pictures; one that is given several times (the same object) is loaded once.
+
+        Raises:
+            ConfigError: for a video.
+        """
+        if any(map(is_visual_video, images)):
+            raise no_video(self.name)
+        opened = {id(image): load_image(image) for image in {id(i): i for i in images}.values()}
+        return [opened[id(image)] for image in images]
+
     def understand(self, question: str | GroundedText, num_boxes: int) -> GroundedText:
         """The user's question, its regions as references; see `read_question`."""
         return read_question(question, num_boxes)
@@ -231,7 +252,8 @@ class PeerPredictor(ABC):
     def _of_pictures(self, task: Task, images: Sequence[Picture]) -> list[Ask]:
         check_lengths(images=images)
         question = self.question_for(task)
-        return [Ask(task, image, question, read_boxes(image, None)) for image in open_all(images)]
+        opened = self.open(images)
+        return [Ask(task, image, question, read_boxes(image, None)) for image in opened]
 
     def _require(self, verb: Verb) -> None:
         if verb not in self.can:
@@ -240,12 +262,6 @@ class PeerPredictor(ABC):
                 f"{self.family} ({self.name}) cannot {_CALLS[verb]}; it can {able}. "
                 f"{self.hint} Another family may be able to."
             )
-
-
-def open_all(images: Sequence[Picture]) -> list[PIL.Image.Image]:
-    """Load pictures; one that is given several times (the same object) is loaded once."""
-    opened = {id(image): load_image(image) for image in {id(i): i for i in images}.values()}
-    return [opened[id(image)] for image in images]
 
 
 def best(boxes: Boxes, top: int) -> Boxes:

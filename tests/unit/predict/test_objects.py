@@ -11,7 +11,7 @@ from parfocal.boxes import Boxes
 from parfocal.data.sample import cut
 from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef
-from parfocal.errors import DataError, DialectError, FrameError
+from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
@@ -139,12 +139,19 @@ def test_questions_count_objects_from_one():
     assert [span.image for span in text.spans if isinstance(span, ObjectRef)] == [2, 1, 3]
 
 
-def test_refusals(predictor, tiny_predictor, picture):
+def test_refusals(predictor, picture):
     with pytest.raises(DataError, match=r"\[object 2\] but 1 object images were given"):
         predictor.ask(picture, OPTIONS, objects=[ONE])
     with pytest.raises(FrameError, match="not inside the picture"):
         predictor.ask(picture, OPTIONS, objects=[ONE, [0, 0, 200, 20]])
-    with pytest.raises(DialectError, match="cannot stand here"):
-        tiny_predictor.ask(picture, "What is [object 1]?", objects=[ONE])
+    unnamed = GroundedText.of("Is it ", ObjectRef(1), "?")
+    with pytest.raises(DataError, match=r"does not name \[object 2\].*ObjectRef\(2\)"):
+        predictor.ask(picture, unnamed, objects=[ONE, TWO])
     with pytest.raises(DataError, match="as many of each"):
         predictor.ask_batch([picture], ["what?"], objects=[])
+
+
+def test_a_model_without_words_for_boxes_is_told_to_show_objects(predictor, picture, monkeypatch):
+    monkeypatch.setattr(predictor.processor, "dialect", get_dialect("plain"))
+    with pytest.raises(ConfigError, match=r"as an object image, objects=\[\.\.\.\], or ask about"):
+        predictor.ask(picture, "What is it?", [ONE])

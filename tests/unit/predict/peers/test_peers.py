@@ -15,7 +15,8 @@ from jsonschema import validate
 from PIL import Image
 
 from parfocal.cli import main
-from parfocal.dialects.grounded import Nothing
+from parfocal.dialects import get_dialect
+from parfocal.dialects.grounded import GroundedText, Nothing
 from parfocal.errors import ConfigError, DataError, DialectError, FrameError
 from parfocal.predict.peers import PEERS
 from parfocal.predict.protocol import AnyPredictor, Conversation
@@ -451,11 +452,54 @@ def test_a_phrase_with_marks_is_refused(peer, street):
         peer("florence2").locate(street, "car<image>")
 
 
-def test_a_video_is_refused(peer, street):
-    loaded = peer("qwen2_vl")
+VERBS = {
+    "ask": lambda one, image: one.ask(image, "<OD>"),
+    "locate": lambda one, image: one.locate(image, "car"),
+    "describe": lambda one, image: one.describe(image),
+    "describe regions": lambda one, image: one.describe(image, [BOX]),
+    "propose": lambda one, image: one.propose(image),
+    "chat": lambda one, image: one.chat(image),
+}
+
+
+@pytest.mark.parametrize("family", [*WRITERS, *DETECTORS])
+def test_a_video_is_refused_by_every_verb(family, peer, street):
+    loaded = peer(family)
     assert not loaded.takes_video
-    with pytest.raises(ConfigError, match="reads one picture at a time"):
-        loaded.ask([street, street], "What happens?")
+    for verb in loaded.can:
+        with pytest.raises(ConfigError, match="reads one picture at a time"):
+            VERBS[verb](loaded, [street, street])
+
+
+@pytest.mark.parametrize("family", WRITERS)
+def test_object_images_are_refused(family, peer, street):
+    loaded = peer(family)
+    with pytest.raises(ConfigError, match="reads no object images"):
+        loaded.ask(street, "<OD>", objects=[BOX])
+    with pytest.raises(ConfigError, match="reads no object images"):
+        loaded.ask_batch([street] * 2, ["<OD>"] * 2, objects=[None, [street]])
+    if "chat" in loaded.can:
+        with pytest.raises(ConfigError, match="reads no object images"):
+            loaded.chat(street).ask("What is it?", objects=[BOX])
+
+
+@pytest.mark.parametrize("family", WRITERS)
+def test_a_question_put_together_by_hand_must_name_its_boxes(family, peer, street):
+    with pytest.raises(DataError, match=r"does not name \[region 0\]"):
+        peer(family).ask(street, GroundedText.of("What is it?"), [BOX])
+
+
+def test_boxes_that_no_word_can_name_are_refused(peer, street, monkeypatch):
+    """A family of words alone: no peer is one, but a checkpoint of its kind may be."""
+    one = peer("qwen3_vl")
+    monkeypatch.setattr(one, "dialect", get_dialect("plain"))
+    for ask in (
+        lambda: one.ask(street, "What is it?", [BOX]),
+        lambda: one.describe(street, [BOX]),
+        lambda: one.chat(street).ask("What is it?", [BOX]),
+    ):
+        with pytest.raises(ConfigError, match=r"which region is meant.*'plain'"):
+            ask()
 
 
 def test_columns_of_a_batch_must_match(peer, street):
