@@ -89,6 +89,10 @@ class Dialect(Protocol):
         What is only named must enter the model beside the text.
         """
 
+    @property
+    def needs_coordinates(self) -> bool:
+        """True if settings of the preprocessor decide the frame, so that the View must have it."""
+
     def coordinate_frame(self, image: Frame) -> Warp:
         """Image pixels -> the frame in which the family's numbers live, for `View.coordinates`.
 

@@ -21,7 +21,7 @@ class Plain:
 
     name = "plain"
     special_tokens: tuple[str, ...] = ()
-    writes_boxes = False
+    writes_boxes = needs_coordinates = False
 
     def coordinate_frame(self, image: Frame) -> Warp:
         """The identity: the text holds no numbers."""

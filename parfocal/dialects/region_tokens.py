@@ -76,7 +76,7 @@ class RegionTokens:
         "<refer_feat>",
         "[grounding]",
     )
-    writes_boxes = False
+    writes_boxes = needs_coordinates = False
 
     def coordinate_frame(self, image: Frame) -> Warp:
         """The identity: the text holds no numbers."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
 from parfocal.models.checkpoints import official
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -33,6 +34,7 @@ def load(
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
     finder: Finder | None = None,
+    dialect: str | None = None,
 ) -> AnyPredictor:
     """Load a model and its processor.
 
@@ -46,23 +48,30 @@ def load(
         finder: finds the boxes that MG-LLaVA reads beside a picture, such as a
             `parfocal.detectors.RegionFinder`; None: it sees only boxes that the user gives. Models
             that read no boxes of a detector never ask it.
+        dialect: a key of `DIALECTS`, for checkpoints of a chat family that were taught to write
+            boxes in another family's way and share its `model_type`, such as Rex-Omni
+            (`rex_omni`), which is a Qwen2.5-VL; None: what the checkpoint says it speaks.
 
     Raises:
         CheckpointError: if there is no such model or its folder is not complete.
-        ConfigError: if the device or dtype is not possible here.
+        ConfigError: if the device, dtype or dialect is not possible here.
+        DialectError: if there is no such dialect; the message lists the names.
 
     Example:
         >>> answer = load("mini").locate("street.png", "the red car")  # doctest: +SKIP
     """
+    if dialect is not None:
+        get_dialect(dialect)  # a wrong name is told before anything is read
     folder = model_folder(model)
     where = _device(device)
     kind = _dtype(dtype, where)
     if model_type_of(folder) not in PEERS and official.recognise(folder) is not None:
-        return _load_official(folder, str(model), where, kind, finder)
+        return _load_official(folder, str(model), where, kind, finder, dialect)
     _refuse_remote_code(folder)
     if model_type_of(folder) in PEERS:
-        return load_peer(folder, str(model), where, kind)
+        return load_peer(folder, str(model), where, kind, dialect)
     processor = ParfocalProcessor.from_pretrained(folder)
+    _require_spoken(str(model), processor, dialect)
     try:
         loaded, report = ParfocalForConditionalGeneration.from_pretrained(
             folder,
@@ -99,11 +108,28 @@ def model_folder(model: str | Path) -> Path:
     return folder
 
 
+def _require_spoken(name: str, processor: ParfocalProcessor, dialect: str | None) -> None:
+    """Our own checkpoints say in their settings which dialect they were trained in."""
+    spoken = processor.dialect.name
+    if dialect not in (None, spoken):
+        raise ConfigError(
+            f"{name} was trained in the dialect {spoken!r}, as it says itself; it cannot be asked "
+            f"in {dialect!r}. Leave dialect out: it is for checkpoints of other families, whose "
+            "config does not say."
+        )
+
+
 def _load_official(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, finder: Finder | None
+    folder: Path,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    finder: Finder | None,
+    dialect: str | None,
 ) -> Predictor:
     """Convert an official folder in memory."""
     made = official.read_official(folder)
+    _require_spoken(name, made.processor, dialect)
     loaded, report = ParfocalForConditionalGeneration.from_pretrained(
         None,
         config=made.config,

@@ -1,7 +1,9 @@
 """Peers: models of other families behind the verbs of `parfocal.load`.
 
 Which peer speaks for a checkpoint is decided by `model_type` in its config.json and nothing else:
-the same numbers mean different boxes in different families, and no answer tells which.
+the same numbers mean different boxes in different families, and no answer tells which. A checkpoint
+that was taught another family's way of writing boxes is asked in that dialect where the user names
+it, for its config does not.
 """
 
 from __future__ import annotations
@@ -46,7 +48,13 @@ def model_type_of(folder: Path) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def load_peer(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> PeerPredictor:
+def load_peer(
+    folder: Path,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    dialect: str | None = None,
+) -> PeerPredictor:
     """Load a checkpoint of one of the families of `PEERS`.
 
     Args:
@@ -54,9 +62,11 @@ def load_peer(folder: Path, name: str, device: torch.device, dtype: torch.dtype)
         name: for answers and reports.
         device: where it runs.
         dtype: of the weights.
+        dialect: what the checkpoint speaks, where it is not what its family speaks.
 
     Raises:
         CheckpointError: if the family is not known or the files do not fit together.
+        ConfigError: if the family can speak no other dialect.
     """
     model_type = model_type_of(folder)
     if model_type not in PEERS:
@@ -65,6 +75,6 @@ def load_peer(folder: Path, name: str, device: torch.device, dtype: torch.dtype)
         )
     module, kind = PEERS[model_type].split(":")
     peer: PeerPredictor = getattr(importlib.import_module(module), kind).load(
-        folder, name, device, dtype
+        folder, name, device, dtype, dialect
     )
     return peer

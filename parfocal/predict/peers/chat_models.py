@@ -4,12 +4,14 @@ A question stands behind its picture in a user's message of the checkpoint's own
 conversation the picture stands in the first one only. The generations of Qwen-VL write much the
 same text and mean different frames by it, so that each is a class.
 
+Other families are trained from these and keep their `model_type`, so that nothing in a folder tells
+them apart; whoever knows which one it is names its dialect.
+
 Source: the dialects of the families for words and frames; maintainers' answers for the questions.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -17,18 +19,17 @@ import PIL.Image
 from torch import Tensor
 
 from parfocal.boxes import Boxes, Warp
-from parfocal.dialects import smart_resize
-from parfocal.dialects.base import View
+from parfocal.dialects import get_dialect, smart_resize
+from parfocal.dialects.base import Dialect, View
 from parfocal.dialects.grounded import GroundedText
-from parfocal.errors import CheckpointError, DialectError
+from parfocal.errors import CheckpointError, ConfigError, DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.peers.confidence import BoxForm
+from parfocal.predict.peers.forms import BOX_FORMS
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.peers.verbs import Ask, Task, Verb
 
-JSON_BOX: Final = BoxForm(re.compile(r'"bbox_2d"\s*:\s*(\[[^\[\]]*\])'), ("{", "}"))
 ALL_VERBS: Final[frozenset[Verb]] = frozenset(
     {"ask", "locate", "describe", "describe regions", "chat"}
 )
@@ -40,13 +41,34 @@ class ChatPeer(GenerativePeer):
     can = ALL_VERBS
     hint = "Boxes come from locate(image, phrase, all=True)."
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
-        super().__init__(model, processor, name)
+    def __init__(self, model: Any, processor: Any, name: str, dialect: str | None = None) -> None:
+        super().__init__(model, processor, name, dialect)
         if not processor.chat_template:
             raise CheckpointError(
                 f"{name} has no chat template, which {self.family} is asked through. Copy "
                 "chat_template.jinja (or chat_template.json) of the checkpoint into its folder."
             )
+
+    @classmethod
+    def choose_dialect(cls, name: str | None) -> Dialect:
+        """The dialect of the family, or the one that this checkpoint was taught in its place.
+
+        Raises:
+            ConfigError: for one whose boxes these models cannot say or the peer cannot place.
+            DialectError: for one that does not exist.
+        """
+        dialect = get_dialect(cls.dialect_name if name is None else name)
+        if not dialect.writes_boxes and dialect.name != "plain":
+            raise ConfigError(
+                f"dialect {name!r} names regions that enter a model beside the words, and "
+                f"{cls.family} has none. Choose one that writes boxes: {', '.join(BOX_FORMS)}."
+            )
+        if dialect.needs_coordinates and cls.coordinates is GenerativePeer.coordinates:
+            raise ConfigError(
+                f"dialect {name!r} counts in what the preprocessor makes of a picture, which is "
+                f"not known of {cls.family}. Choose one that counts in parts of the picture."
+            )
+        return dialect
 
     def prompt(self, ask: Ask, view: View) -> str:
         """The conversation in the template, up to where the answer starts."""
@@ -94,7 +116,6 @@ class Qwen2VLPeer(ChatPeer):
 
     family = "Qwen2-VL"
     dialect_name = "qwen2_vl"
-    box_form = BoxForm(re.compile(r"<\|box_start\|>(\(.*?\))<\|box_end\|>", re.DOTALL))
 
 
 class Qwen25VLPeer(ChatPeer):
@@ -102,7 +123,6 @@ class Qwen25VLPeer(ChatPeer):
 
     family = "Qwen2.5-VL"
     dialect_name = "qwen2_5_vl"
-    box_form = JSON_BOX
 
     def coordinates(self, image: PIL.Image.Image) -> Warp:
         """Pixels of the picture -> pixels of what the processor makes of it."""
@@ -124,6 +144,8 @@ class Qwen25VLPeer(ChatPeer):
             CheckpointError: if the processor resized otherwise than its settings say.
         """
         inputs = super().encode(images, prompts)
+        if not self.dialect.needs_coordinates:
+            return inputs
         side = self.processor.image_processor.patch_size
         for image, (_, rows, columns) in zip(
             images, inputs["image_grid_thw"].tolist(), strict=True
@@ -145,7 +167,6 @@ class Qwen3VLPeer(ChatPeer):
 
     family = "Qwen3-VL"
     dialect_name = "qwen3_vl"
-    box_form = JSON_BOX
 
 
 class InternVLPeer(ChatPeer):
@@ -154,9 +175,6 @@ class InternVLPeer(ChatPeer):
     family = "InternVL"
     can = ALL_VERBS | {"propose"}
     dialect_name = "internvl"
-    box_form = BoxForm(
-        re.compile(r"(\[\s*[0-9.]+(?:\s*,\s*[0-9.]+){3}\s*\])"), ("<box>[", "]</box>")
-    )
     things: ClassVar[str] = "objects"  # "detect and label all objects" is the published question
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:

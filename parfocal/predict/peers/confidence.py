@@ -21,6 +21,7 @@ from transformers import LogitsProcessor
 from parfocal.boxes import Boxes
 from parfocal.dialects.base import Dialect, View
 from parfocal.dialects.grounded import GroundedText, Phrase
+from parfocal.predict.peers.forms import BOX_FORMS, BoxForm
 
 
 class TokenProbabilities(LogitsProcessor):
@@ -79,28 +80,14 @@ class Said:
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-@dataclass(frozen=True)
-class BoxForm:
-    """How one box of a family is found in an output, to know which tokens wrote it.
-
-    Attributes:
-        pattern: matches a box; its first group holds the numbers.
-        around: what makes a match an output of its own.
-    """
-
-    pattern: re.Pattern[str]
-    around: tuple[str, str] = ("", "")
-
-
-def score_boxes(
-    text: GroundedText, said: Said, form: BoxForm, dialect: Dialect, view: View
-) -> GroundedText:
+def score_boxes(text: GroundedText, said: Said, dialect: Dialect, view: View) -> GroundedText:
     """Give the boxes of a parsed output their confidences.
 
     A box that is said twice has the confidence of its first mention. Phrases with a box whose
     tokens are not found keep their boxes without scores.
     """
-    if not said.probabilities or not text.phrases:
+    form = BOX_FORMS.get(dialect.name)
+    if not said.probabilities or not text.phrases or form is None:
         return text
     found = _confidences(said, form, dialect, view)
     spans = []

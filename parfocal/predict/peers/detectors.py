@@ -24,7 +24,7 @@ from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import check_lengths
 from parfocal.predict.peers.files import require_safetensors
-from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best
+from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best, no_choice
 from parfocal.predict.protocol import Picture
 
 
@@ -48,8 +48,17 @@ class DetectorPeer(PeerPredictor):
         self.model: Any = detector.model  # type: ignore[attr-defined]
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        dialect: str | None = None,
+    ) -> Self:
         """Load a checkpoint of the family."""
+        if dialect is not None:
+            raise no_choice(f"{cls.family} writes no text and has no dialect")
         require_safetensors(folder)
         return cls(load_detector(folder, device=device, dtype=dtype), name)
 

@@ -6,12 +6,9 @@ counts positions from the left whatever the mask says, so that batches are padde
 
 from __future__ import annotations
 
-import re
-
 from parfocal.dialects.base import View
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError
-from parfocal.predict.peers.confidence import BoxForm
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.verbs import Ask, Task
 
@@ -26,7 +23,6 @@ class Florence2Peer(GenerativePeer):
     can = frozenset({"ask", "locate", "describe", "describe regions", "propose"})
     hint = "Its tasks, such as '<OD>' and '<OCR>', go through ask."
     dialect_name = "florence2"
-    box_form = BoxForm(re.compile(r"((?:<loc_\d+>){4})"))
     padding_side = "right"
     separator = ""
 

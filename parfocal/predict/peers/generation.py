@@ -35,10 +35,10 @@ from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import no_boxes, read_question
-from parfocal.predict.peers.confidence import BoxForm, Said, TokenProbabilities, score_boxes
+from parfocal.predict.peers.confidence import Said, TokenProbabilities, score_boxes
 from parfocal.predict.peers.files import load_parts
 from parfocal.predict.peers.talk import PeerChat
-from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task
+from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, no_choice
 
 MAX_NEW_TOKENS: Final = 512
 END: Final = "</s>"  # any of the end tokens that every dialect knows
@@ -52,35 +52,56 @@ class GenerativePeer(PeerPredictor):
         model: put into evaluation mode here.
         processor: the checkpoint's own.
         name: for answers and reports.
+        dialect: what the checkpoint speaks, where it is not what its family speaks.
 
     Attributes:
         dialect_name: what the family speaks, a key of `DIALECTS`.
-        box_form: how a box is found in an output.
         padding_side: where a batch is padded so that a row does not feel its neighbours.
         batch_size: rows a forward pass.
         separator: what goes before a box that the words of a question do not name.
     """
 
     dialect_name: ClassVar[str]
-    box_form: ClassVar[BoxForm]
     padding_side: ClassVar[str] = "left"
     batch_size: ClassVar[int] = 8
     separator: ClassVar[str] = " "
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, dialect: str | None = None) -> None:
         self.model, self.processor, self.name = model.eval(), processor, name
         self.processor.tokenizer.padding_side = self.padding_side
-        self.dialect: Dialect = get_dialect(self.dialect_name)
+        self.dialect: Dialect = self.choose_dialect(dialect)
         self.settings = self._settings(model)
         self._marks = tuple(
             token for token in self.processor.tokenizer.all_special_tokens if _MARK.fullmatch(token)
         )
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        dialect: str | None = None,
+    ) -> Self:
         """Load a checkpoint of the family."""
+        cls.choose_dialect(dialect)  # a wrong name is told before weights are read
         model, processor = load_parts(folder, dtype)
-        return cls(model.to(device), processor, name)
+        return cls(model.to(device), processor, name, dialect)
+
+    @classmethod
+    def choose_dialect(cls, name: str | None) -> Dialect:
+        """The dialect of the family; the layout of its tasks goes with no other.
+
+        Raises:
+            ConfigError: if another one is asked for.
+        """
+        if name not in (None, cls.dialect_name):
+            raise no_choice(
+                f"{cls.family} is asked for its own tasks in its own words, dialect "
+                f"{cls.dialect_name!r}"
+            )
+        return get_dialect(cls.dialect_name)
 
     # what a family says
 
@@ -145,7 +166,8 @@ class GenerativePeer(PeerPredictor):
 
     def view(self, image: PIL.Image.Image, regions: Boxes) -> View:
         """The picture as the model sees it, for the dialect."""
-        return View(image_frame(image), self.coordinates(image), regions)
+        warp = self.coordinates(image) if self.dialect.needs_coordinates else None
+        return View(image_frame(image), warp, regions)
 
     def _answer(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:
         if not self.dialect.writes_boxes and any(len(ask.regions) for ask in asks):
@@ -173,7 +195,7 @@ class GenerativePeer(PeerPredictor):
         parsed = self.dialect.parse(output, view, ask.expects_boxes)
         return Answer(
             question=ask.question,
-            text=score_boxes(parsed.text, said, self.box_form, self.dialect, view),
+            text=score_boxes(parsed.text, said, self.dialect, view),
             image=ask.image,
             proposals=ask.regions,
             problems=parsed.problems,

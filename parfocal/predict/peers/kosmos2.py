@@ -12,7 +12,6 @@ Source: Transformers' Kosmos-2 page for the layout of questions; the dialect for
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ import PIL.Image
 from parfocal.dialects.base import View
 from parfocal.dialects.grounded import GroundedText
 from parfocal.predict.asking import read_question
-from parfocal.predict.peers.confidence import BoxForm, Said
+from parfocal.predict.peers.confidence import Said
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.verbs import Ask, Task
 
@@ -35,7 +34,6 @@ class Kosmos2Peer(GenerativePeer):
     can = frozenset({"ask", "locate", "describe", "describe regions", "chat"})
     hint = "Boxes come from locate(image, phrase) and describe(image)."
     dialect_name = "kosmos2"
-    box_form = BoxForm(re.compile(r"((?:<patch_index_\d+>){2})"), ("<object>", "</object>"))
 
     def prompt(self, ask: Ask, view: View) -> str:
         """The text to go on from; the processor puts the picture before it."""

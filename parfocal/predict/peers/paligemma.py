@@ -18,7 +18,6 @@ from torch import Tensor
 from parfocal.dialects.base import View
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError
-from parfocal.predict.peers.confidence import BoxForm
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.verbs import Ask
 
@@ -33,7 +32,6 @@ class PaliGemmaPeer(GenerativePeer):
     can = frozenset({"ask", "locate", "describe", "describe regions"})
     hint = "Its verbs, such as 'detect cat ; dog' and 'segment cat', go through ask."
     dialect_name = "paligemma"
-    box_form = BoxForm(re.compile(r"((?:<loc\d+>){4})"))
 
     def prompt(self, ask: Ask, view: View) -> str:
         """The verb and its input."""

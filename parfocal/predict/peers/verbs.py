@@ -95,8 +95,20 @@ class PeerPredictor(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
-        """Load a checkpoint of the family; CheckpointError if its files do not fit together."""
+    def load(
+        cls,
+        folder: Path,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        dialect: str | None = None,
+    ) -> Self:
+        """Load a checkpoint of the family.
+
+        Raises:
+            CheckpointError: if its files do not fit together.
+            ConfigError: if it cannot speak `dialect`; None: the family's own.
+        """
 
     @abstractmethod
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:
@@ -262,6 +274,14 @@ class PeerPredictor(ABC):
                 f"{self.family} ({self.name}) cannot {_CALLS[verb]}; it can {able}. "
                 f"{self.hint} Another family may be able to."
             )
+
+
+def no_choice(why: str) -> ConfigError:
+    """Make the error of a model that was told to speak another dialect and cannot."""
+    return ConfigError(
+        f"{why}. Leave dialect out: it is for checkpoints of chat models, such as Qwen-VL and "
+        "InternVL, that were taught to write boxes in another way than their family."
+    )
 
 
 def best(boxes: Boxes, top: int) -> Boxes:
