@@ -10,7 +10,7 @@ from parfocal.data.selection import BoxLimits, limit, official_limits, suppress
 from parfocal.detectors.base import Detector, Labels, Tagger
 from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import COCO_80, FixedTagger
-from parfocal.detectors.loading import DETECTORS, TAGGERS, load_detector, load_tagger
+from parfocal.detectors.loading import DETECTORS, TAGGERS, load_detector, load_finder, load_tagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Tagger",
     "limit",
     "load_detector",
+    "load_finder",
     "load_tagger",
     "official_limits",
     "suppress",

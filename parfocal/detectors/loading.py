@@ -1,25 +1,25 @@
 """Detectors and taggers by name, folder or hub id.
 
 Nothing is fetched unless the caller gives a hub id: a name such as `owlv2` means the published
-checkpoint where it is in the local cache already.
+checkpoint where it is in the local cache already. `load_finder` makes the two into what
+`parfocal.load` takes for models that read a detector's boxes.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parfocal.detectors.base import Detector, Tagger
+from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
+from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 from parfocal.errors import CheckpointError
+from parfocal.hub import fetch, first_line, is_hub_id
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 # Strings, so that reading the tables loads no deep-learning library.
 DETECTORS: Final[dict[str, str]] = {
@@ -98,6 +98,36 @@ def load_tagger(
     return tagger
 
 
+def load_finder(
+    tagger: str | Path,
+    detector: str | Path,
+    cache: str | Path | None = None,
+    device: str | torch.device = "auto",
+    settings: RegionSettings = MG_LLAVA,
+) -> RegionFinder:
+    """Load a tagger and a detector, and chain them.
+
+    Args:
+        tagger: as `load_tagger` takes it; `ram_plus` weights are what MG-LLaVA was trained with.
+        detector: as `load_detector` takes it; MG-LLaVA was trained with `owlv2`.
+        cache: folder where boxes are kept between runs; None: nowhere.
+        device: of both.
+        settings: thresholds, suppression and limits.
+
+    Raises:
+        CheckpointError: if there is no such tagger or detector, or its files do not fit together.
+        ConfigError: if the device is not possible here.
+        DataError: if a list of names or the cache's folder is not as it must be.
+
+    Example:
+        >>> finder = load_finder("ram_plus_swin_large_14m.pth", "owlv2")  # doctest: +SKIP
+        >>> model = parfocal.load("./mg-llava", finder=finder)  # doctest: +SKIP
+    """
+    boxes = None if cache is None else BoxCache(cache)
+    namer = load_tagger(tagger, device)  # the quicker of the two, so that its errors come first
+    return RegionFinder(namer, load_detector(detector, device), settings, boxes)
+
+
 def _has_ram_plus(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("ram_tag_list.txt", "ram_plus.json"))
 
@@ -113,8 +143,9 @@ def _load(
     where = resolve_device(device)
     classes = {name: _resolve(home) for name, home in table.items()}
     classes = {name: kind for name, kind in classes.items() if hasattr(kind, "MODEL_TYPES")}
-    source, local = _source(model, {name: kind.HUB_ID for name, kind in classes.items()})
-    common = {"local_files_only": local, "trust_remote_code": False}
+    hub_ids = {name: kind.HUB_ID for name, kind in classes.items()}
+    source = _source(model, hub_ids)
+    common = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source, **common)
         kind = _class_of(classes, config.model_type, source)
@@ -125,10 +156,9 @@ def _load(
     except (OSError, ValueError, RuntimeError) as err:
         if isinstance(err, CheckpointError):
             raise
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
-        hint = f" To download it, pass the hub id itself: {source!r}." if source != model else ""
+        hint = f" To download it, pass the hub id itself: {source!r}." if model in hub_ids else ""
         raise CheckpointError(
-            f"{source} could not be loaded: {reason.rstrip(chr(46))}.{hint}"
+            f"{source} could not be loaded: {first_line(err).rstrip(chr(46))}.{hint}"
         ) from err
     _refuse_gaps(source, report)
     return kind(network.to(where), processor, **settings)
@@ -139,16 +169,15 @@ def _resolve(home: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _source(model: str, hub_ids: dict[str, str]) -> tuple[str, bool]:
-    """Where a checkpoint is, and whether it must be on this machine already."""
+def _source(model: str, hub_ids: dict[str, str]) -> str:
+    """A folder, or the hub id of a checkpoint that must be in the cache already."""
     if model in hub_ids:
-        return hub_ids[model], True
+        return hub_ids[model]
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return str(folder), True
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
-        logger.info("%s: looked for on the hub, and downloaded unless it is in the cache", model)
-        return model, False
+        return str(folder)
+    if is_hub_id(model):
+        return str(fetch(model))
     raise CheckpointError(
         f"there is no {model!r}: it is no folder here and no hub id, and the names are "
         f"{', '.join(hub_ids)}."

@@ -13,15 +13,16 @@ from safetensors import SafetensorError
 
 from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
+from parfocal.hub import fetch, is_hub_id
 from parfocal.models.checkpoints import official
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import FILE_NAME, ParfocalProcessor
 from parfocal.predict.answer import Answer
+from parfocal.predict.finding import Finder, no_finder, reads_detections
 from parfocal.predict.peers import PEERS, load_peer, model_type_of
-from parfocal.predict.peers.files import fetch, is_hub_id
 from parfocal.predict.predictor import Predictor
 from parfocal.predict.protocol import AnyPredictor
-from parfocal.predict.seeing import Finder
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +47,15 @@ def load(
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
         finder: finds the boxes that MG-LLaVA reads beside a picture, such as a
-            `parfocal.detectors.RegionFinder`; None: it sees only boxes that the user gives. Models
-            that read no boxes of a detector never ask it.
+            `parfocal.detectors.RegionFinder`; None: it sees only boxes that the user gives.
         dialect: a key of `DIALECTS`, for checkpoints of a chat family that were taught to write
             boxes in another family's way and share its `model_type`, such as Rex-Omni
             (`rex_omni`), which is a Qwen2.5-VL; None: what the checkpoint says it speaks.
 
     Raises:
         CheckpointError: if there is no such model or its folder is not complete.
-        ConfigError: if the device, dtype or dialect is not possible here.
+        ConfigError: if the device, dtype or dialect is not possible here, or the model asks no
+            finder.
         DialectError: if there is no such dialect; the message lists the names.
 
     Example:
@@ -62,6 +63,8 @@ def load(
     """
     if dialect is not None:
         get_dialect(dialect)  # a wrong name is told before anything is read
+    if finder is not None:
+        check_finder(model)
     folder = model_folder(model)
     where = _device(device)
     kind = _dtype(dtype, where)
@@ -106,6 +109,25 @@ def model_folder(model: str | Path) -> Path:
             f"wrote to, or one whose config.json has a model_type of {', '.join(PEERS)}."
         )
     return folder
+
+
+def check_finder(model: str | Path) -> None:
+    """Refuse a finder for a model that would never ask it; only its config is read.
+
+    Raises:
+        CheckpointError: if there is no such model.
+        ConfigError: if it reads no boxes of a detector.
+    """
+    folder = model_folder(model)
+    if model_type_of(folder) in PEERS:
+        raise no_finder(str(model))
+    family = official.recognise(folder)
+    reads = family == "mg_llava"
+    if family is None:
+        _refuse_remote_code(folder)
+        reads = reads_detections(ParfocalConfig.from_pretrained(folder, local_files_only=True))
+    if not reads:
+        raise no_finder(str(model))
 
 
 def _require_spoken(name: str, processor: ParfocalProcessor, dialect: str | None) -> None:

@@ -36,9 +36,10 @@ from parfocal.predict.asking import (
     read_question,
 )
 from parfocal.predict.chat import Chat
+from parfocal.predict.finding import Finder, find_boxes, no_finder, reads_detections
 from parfocal.predict.generating import generate, of_first
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
-from parfocal.predict.seeing import Finder, Scene, best_boxes, is_visual_video, see
+from parfocal.predict.seeing import Scene, is_visual_video, see
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class Predictor:
         name: for answers and reports.
         finder: finds the boxes that models like MG-LLaVA, which propose none themselves, read
             beside a picture for which the user gives none; None: they see it without boxes.
+
+    Raises:
+        ConfigError: if there is a finder and the model reads no boxes of a detector.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Predictor:
     ) -> None:
         self.model, self.processor, self.name = model.eval(), processor, name
         self.finder, self._warned = finder, False
+        if finder is not None and not reads_detections(model.config):
+            raise no_finder(name)
 
     @property
     def takes_video(self) -> bool:
@@ -99,8 +105,7 @@ class Predictor:
 
         Raises:
             ConfigError: for a video, boxes or objects, if the model reads none.
-            DataError: if `question` is a GroundedText that leaves out what was given and is seen
-                only where it is named.
+            DataError: if a GroundedText does not name what is seen only where it is named.
         """
         return self.ask_batch([image], [question], [boxes], objects=[objects], **options)[0]
 
@@ -278,40 +283,29 @@ class Predictor:
                 "with a video. Ask about a frame, or leave the boxes out."
             )
 
-    def _with_found(
+    def _entering(
         self, scene: Scene, regions: Sequence[tuple[Boxes, ...]]
     ) -> list[tuple[Boxes, ...]]:
         """Return the boxes that each picture of each row enters with.
 
-        Where the user gave none, and the model reads boxes but proposes none, the finder is asked.
+        Where the user gave none, and the model reads those of a detector, the finder is asked.
         """
-        config, given = self.model.config, list(regions)
-        given = [
-            scene.shown(own, row) if scene.videos[row] else own for row, own in enumerate(given)
-        ]
+        videos = scene.videos
+        given = [scene.shown(own, row) if videos[row] else own for row, own in enumerate(regions)]
         bare = [row for row, own in enumerate(regions) if not any(map(len, own))]
-        reads = config.regions.kind == "multiscale_mean" and config.proposer.kind == "none"
-        if not bare or not reads:
+        if not bare or not reads_detections(self.model.config):
             return given
-        if self.finder is None:
-            self._warn_once()
-            return given
-        places = list(dict.fromkeys(index for row in bare for index in scene.rows[row]))
-        boxes = self.finder.find([scene.images[index] for index in places])
-        found = dict(zip(places, boxes, strict=True))
-        for row in bare:
-            seen = scene.shown([found[index] for index in scene.rows[row]], row)
-            given[row] = tuple(best_boxes(own, self.model.num_slots) for own in seen)
-        return given
-
-    def _warn_once(self) -> None:
+        if self.finder is not None:
+            found = find_boxes(scene, bare, self.finder, self.model.num_slots)
+            return [found.get(row, own) for row, own in enumerate(given)]
         if not self._warned:
             self._warned = True
             logger.warning(
                 "%s reads the boxes of a detector; without any it sees the whole picture only. "
-                "Pass boxes=..., or a finder: load(..., finder=RegionFinder(tagger, detector)).",
+                "Give boxes, or load(..., finder=...); on the command line --detector, --tagger.",
                 self.name,
             )
+        return given
 
     def _answer(
         self,
@@ -340,7 +334,7 @@ class Predictor:
         self._check_boxes(scene, regions)
         started = time.perf_counter()
         counts, order = scene.counts, scene.order
-        boxes = [own for row in self._with_found(scene, regions) for own in row]
+        boxes = [own for row in self._entering(scene, regions) for own in row]
         warps = [scene.warps[index] for index in order]
         text = self.processor.ask(questions, boxes, warps, history, counts, objects)
         text = text.to(self.model.device)

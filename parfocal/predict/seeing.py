@@ -9,9 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -26,14 +24,6 @@ from parfocal.models.proposer import Regions
 from parfocal.predict.asking import read_boxes
 from parfocal.predict.protocol import BoxesLike, Picture, Visual
 from parfocal.video import is_video, load_video
-
-
-class Finder(Protocol):
-    """Finds the boxes of pictures, as `parfocal.detectors.RegionFinder` does."""
-
-    def find(self, images: Sequence[PIL.Image.Image]) -> list[Boxes]:
-        """Return a `Boxes` a picture, in its pixels, with scores, best first."""
-        ...
 
 
 @dataclass
@@ -176,10 +166,3 @@ def open_visual(source: Visual) -> list[PIL.Image.Image]:
         return load_video(source)
     picture: Picture = source  # type: ignore[assignment]  # no sequence any more
     return [load_image(picture)]
-
-
-def best_boxes(boxes: Boxes, most: int) -> Boxes:
-    """Return at most `most` boxes, those with the best scores, in the order given."""
-    if len(boxes) <= most or boxes.scores is None:
-        return boxes[:most]
-    return boxes[np.sort(np.argsort(-boxes.scores, kind="stable")[:most])]

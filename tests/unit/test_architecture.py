@@ -22,6 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"boxes"}),
     frozenset({"images"}),
     frozenset({"video"}),
+    frozenset({"hub"}),
     frozenset({"dialects"}),
     frozenset({"data"}),
     frozenset({"models", "detectors"}),

@@ -14,8 +14,16 @@ from safetensors.torch import load_file, save_file
 from parfocal.detectors.fixed import COCO_80, FixedTagger
 from parfocal.detectors.florence2 import Florence2Tagger
 from parfocal.detectors.grounding_dino import GroundingDinoDetector
-from parfocal.detectors.loading import DETECTORS, TAGGERS, _resolve, load_detector, load_tagger
+from parfocal.detectors.loading import (
+    DETECTORS,
+    TAGGERS,
+    _resolve,
+    load_detector,
+    load_finder,
+    load_tagger,
+)
 from parfocal.detectors.owlv2 import Owlv2Detector
+from parfocal.detectors.pipeline import MG_LLAVA, RegionSettings
 from parfocal.detectors.ram_plus import RamPlusTagger
 from parfocal.detectors.ram_plus_files import save_ram_plus
 from parfocal.errors import CheckpointError, ConfigError
@@ -74,6 +82,30 @@ def test_fixed_lists_by_name_and_by_file(tmp_path: Path) -> None:
     assert load_tagger(path).identity["tags"] == ["apple", "worm"]
 
 
+def test_a_finder_is_a_tagger_and_a_detector(
+    owlv2: Owlv2Detector, photos: list, saved: Any, tmp_path: Path
+) -> None:
+    folder, names, cache = saved(owlv2), tmp_path / "names.txt", tmp_path / "boxes"
+    names.write_text("cat\ndog\n")
+    everything = RegionSettings(threshold=0.0)
+    finder = load_finder(names, folder, cache, device="cpu", settings=everything)
+    assert finder.tagger.tag(photos[:1]) == [("cat", "dog")]
+    assert finder.detector.identity["weights"] == owlv2.identity["weights"]
+    found = finder.find(photos[:1])
+    assert len(found[0]) > 0
+    assert {"cat", "dog"} >= set(found[0].labels)
+    assert len(list(cache.rglob("*.json"))) == 2  # the settings and the picture
+    assert load_finder("coco80", folder, device="cpu").settings == MG_LLAVA
+    assert load_finder("coco80", folder, device="cpu").cache is None
+
+
+def test_a_finder_names_the_part_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no 'nothing'.*florence2"):
+        load_finder("nothing", "also nothing", device="cpu")
+    with pytest.raises(CheckpointError, match=r"there is no 'also nothing'.*owlv2"):
+        load_finder("coco80", "also nothing", device="cpu")
+
+
 def test_a_detector_is_no_tagger(owlv2: Owlv2Detector, saved: Any) -> None:
     with pytest.raises(CheckpointError, match="model_type 'owlv2', which is none of florence2"):
         load_tagger(saved(owlv2))
@@ -97,9 +129,18 @@ def test_a_name_is_looked_for_in_the_cache_only(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
     with pytest.raises(CheckpointError, match=r"not in the cache. To download it, pass the hub id"):
         load_detector("owlv2", device="cpu")
-    with pytest.raises(CheckpointError, match=r"not in the cache\.$"):
+    assert seen == [(Owlv2Detector.HUB_ID, True)]
+
+
+def test_a_hub_id_is_fetched_as_every_checkpoint_is(
+    owlv2: Owlv2Detector, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match=r"'someone/some-model' is not in the local .* cache"):
         load_detector("someone/some-model", device="cpu")
-    assert seen == [(Owlv2Detector.HUB_ID, True), ("someone/some-model", False)]
+    folder, asked = saved(owlv2), []
+    monkeypatch.setattr("parfocal.detectors.loading.fetch", lambda x: asked.append(x) or folder)
+    assert load_detector("someone/some-model", device="cpu").identity["kind"] == "owlv2"
+    assert asked == ["someone/some-model"]
 
 
 def test_missing_and_foreign_weights_are_refused(owlv2: Owlv2Detector, saved: Any) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import parfocal
+from parfocal.boxes import Boxes
 from parfocal.errors import CheckpointError, ConfigError
+from parfocal.images import image_frame
 from parfocal.predict import load
-from parfocal.predict.loading import model_folder
+from parfocal.predict.loading import check_finder, model_folder
+from tests.unit.models.builders import build_mg_llava
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +147,38 @@ def test_what_is_not_possible_here_is_refused(saved, monkeypatch, options, messa
 def test_auto_is_the_cpu_without_a_gpu(saved, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert load(saved).model.device.type == "cpu"
+
+
+# finders
+
+
+class Finder:
+    """Finds the same box in every picture."""
+
+    def find(self, images):
+        return [Boxes([[8, 8, 40, 48]], image_frame(image), [0.5], ["it"]) for image in images]
+
+
+def test_a_model_that_reads_detections_takes_a_finder(tmp_path, pictures):
+    for part in build_mg_llava():
+        part.save_pretrained(tmp_path)
+    finder = Finder()
+    check_finder(tmp_path)
+    loaded = load(tmp_path, device="cpu", finder=finder)
+    assert loaded.finder is finder
+    answer = loaded.ask(pictures[0], "what is it?", max_new_tokens=2)
+    assert answer.proposals.xyxy == pytest.approx(np.array([[8.0, 8, 40, 48]]), abs=1)
+
+
+def test_other_models_refuse_a_finder_before_weights_are_read(saved, copy, monkeypatch):
+    (copy / "model.safetensors").unlink()
+    for door in (lambda: load(copy, device="cpu", finder=Finder()), lambda: check_finder(saved)):
+        with pytest.raises(ConfigError, match="does not read the boxes of a detector"):
+            door()
+
+
+@pytest.mark.parametrize("config", ["groma", "owlv2"])
+def test_families_that_ask_no_detector_say_so_by_their_config(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": config}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="--detector and --tagger"):
+        check_finder(tmp_path)

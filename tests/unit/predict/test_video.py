@@ -187,6 +187,11 @@ def test_the_best_boxes_fill_the_slots_in_order(pair, frames):
     np.testing.assert_allclose(answer.proposals.xyxy, boxes[2:], atol=1)
 
 
+def test_models_that_ask_no_detector_take_no_finder(tiny_pair):
+    with pytest.raises(ConfigError, match=r"tiny does not read the boxes of a detector.*MG-LLaVA"):
+        Predictor(*tiny_pair, "tiny", TableFinder(BOX))
+
+
 def test_without_a_finder_the_log_says_so_once(watcher, tiny_predictor, frames, caplog):
     with caplog.at_level(logging.WARNING, "parfocal"):
         tiny_predictor.ask(frames[0], "Where?", **SHORT)

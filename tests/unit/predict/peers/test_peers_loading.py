@@ -13,7 +13,7 @@ import parfocal
 from parfocal.boxes import Warp
 from parfocal.errors import CheckpointError
 from parfocal.images import image_frame
-from parfocal.predict.peers import PEERS, files, load_peer
+from parfocal.predict.peers import PEERS, load_peer
 from parfocal.predict.peers.confidence import TokenProbabilities
 
 
@@ -130,32 +130,6 @@ def test_a_hub_id_in_the_cache_is_not_fetched_again(monkeypatch, peer_folder):
     assert asked == [("google/paligemma2-3b-mix-224", True)]
     assert loaded.name == "google/paligemma2-3b-mix-224"
     assert type(loaded).__name__ in PEERS["paligemma"]
-
-
-def test_a_download_is_announced_with_its_size(monkeypatch, caplog, tmp_path):
-    class File:
-        def __init__(self, rfilename, size):
-            self.rfilename, self.size = rfilename, size
-
-    class Info:
-        siblings = (
-            File("model.safetensors", 3_000_000_000),
-            File("pytorch_model.bin", 7),
-            File("x.py", 1),
-        )
-
-    def snapshot_download(hub_id, allow_patterns, local_files_only=False):
-        if local_files_only:
-            raise OSError("not there")
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: Info)
-    assert files.fetch("a/b") == tmp_path
-    assert "downloading a/b: 1 files, 3.00 GB" in caplog.text
-    monkeypatch.setattr(Info, "siblings", Info.siblings[1:])
-    with pytest.raises(CheckpointError, match="'a/b' has no weights as safetensors"):
-        files.fetch("a/b")
 
 
 def test_probabilities_are_those_of_the_chosen_tokens():
