@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face hub: looked for in the local cache, downloaded when asked for.
+"""Checkpoints: from the Hugging Face hub or its local cache, and whole or not at all.
 
 A hub id is looked for in the local cache first. Only where it is not there, and only because the
 caller wrote the id, is it downloaded; what and how much is said before.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from parfocal.errors import CheckpointError
 
@@ -18,6 +19,35 @@ logger = logging.getLogger(__name__)
 # What is needed of a repository: no pickles, no code.
 FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = False) -> None:
+    """Refuse weights that do not fit: one that is missing would stay random, and nobody would see.
+
+    Args:
+        source: where they come from.
+        report: what Transformers' `from_pretrained` tells with `output_loading_info`.
+        spare: weights that the model does not have are warned of only: releases of other families
+            ship heads and buffers of their training code.
+
+    Raises:
+        CheckpointError: with how many there are, and one by name.
+    """
+    reshaped = {name for name, *_ in report["mismatched_keys"]}
+    extra = set(report["unexpected_keys"])
+    gaps = {
+        "are missing": set(report["missing_keys"]) - reshaped,
+        "are not of this model": set() if spare else extra,
+        "have another shape": reshaped,
+    }
+    for what, names in gaps.items():
+        if names:
+            raise CheckpointError(
+                f"{source}: {len(names)} weights {what} (such as {min(names)!r}). Config and "
+                "weights must come from the same version of the model; save or copy both again."
+            )
+    if extra:
+        logger.warning("%s: %d weights are not used, such as %s", source, len(extra), min(extra))
 
 
 def first_line(err: BaseException) -> str:

@@ -9,8 +9,8 @@ Shapes: N boxes of one picture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ from parfocal.images import image_frame
 
 # Names for every picture alike, or a list of names a picture.
 Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str]]
+Item = TypeVar("Item")
 
 
 class Detector(Protocol):
@@ -67,6 +68,15 @@ class Tagger(Protocol):
     def tag(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
         """Name what is in each of a batch of upright RGB pictures; no name may be one as well."""
         ...
+
+
+def in_parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in their order, `size` at a time; the last part may be smaller.
+
+    >>> list(in_parts("abcde", 2))
+    ['ab', 'cd', 'e']
+    """
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def labels_per_image(labels: Labels, num_images: int) -> list[tuple[str, ...]]:

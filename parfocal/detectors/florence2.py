@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
+from parfocal.detectors.base import in_parts
 from parfocal.detectors.weights import device_of, digest_of
 
 TASK: Final = "<OD>"
@@ -62,12 +63,8 @@ class Florence2Tagger:
 
     def tag(self, images: Sequence[Image.Image]) -> list[tuple[str, ...]]:
         """The names of each picture's objects, each once, in the order in which they came."""
-        starts = range(0, len(images), self.batch_size)
-        return [
-            tags
-            for start in starts
-            for tags in self._tag(list(images[start : start + self.batch_size]))
-        ]
+        parts = in_parts(images, self.batch_size)
+        return [tags for part in parts for tags in self._tag(list(part))]
 
     @torch.inference_mode()
     def _tag(self, images: list[Image.Image]) -> list[tuple[str, ...]]:

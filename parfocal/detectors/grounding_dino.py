@@ -30,6 +30,7 @@ from parfocal.detectors.base import (
     Labels,
     best_first,
     boxes_of,
+    in_parts,
     labels_per_image,
     no_boxes,
 )
@@ -148,15 +149,14 @@ class GroundingDinoDetector:
 
     def _batches(
         self, images: Sequence[Image.Image], names: Sequence[tuple[str, ...]]
-    ) -> Iterator[list[tuple[int, Sentence]]]:
+    ) -> Iterator[Sequence[tuple[int, Sentence]]]:
         """(picture, sentence) pairs whose pictures have the same size."""
         groups: dict[tuple[int, int], list[tuple[int, Sentence]]] = {}
         for row, (image, labels) in enumerate(zip(images, names, strict=True)):
             for sentence in self._sentences(labels):
                 groups.setdefault(image.size, []).append((row, sentence))
         for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                yield group[start : start + self.batch_size]
+            yield from in_parts(group, self.batch_size)
 
     def _sentences(self, labels: Sequence[str]) -> list[Sentence]:
         """As few sentences as hold the names, in their order."""

@@ -16,7 +16,7 @@ from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 from parfocal.errors import CheckpointError
-from parfocal.hub import fetch, first_line, is_hub_id
+from parfocal.hub import fetch, first_line, is_hub_id, refuse_gaps
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +160,7 @@ def _load(
         raise CheckpointError(
             f"{source} could not be loaded: {first_line(err).rstrip(chr(46))}.{hint}"
         ) from err
-    _refuse_gaps(source, report)
+    refuse_gaps(source, report)
     return kind(network.to(where), processor, **settings)
 
 
@@ -192,18 +192,3 @@ def _class_of(classes: dict[str, Any], model_type: str, source: str) -> Any:
     raise CheckpointError(
         f"{source} is of model_type {model_type!r}, which is none of {', '.join(known)}."
     )
-
-
-def _refuse_gaps(source: str, report: dict[str, Any]) -> None:
-    """A weight that is missing would stay random and nobody would notice."""
-    gaps = {
-        "are missing": report["missing_keys"],
-        "are not of this model": report["unexpected_keys"],
-        "have another shape": report["mismatched_keys"],
-    }
-    for what, names in gaps.items():
-        if names:
-            raise CheckpointError(
-                f"{source}: {len(names)} weights {what} (such as {min(map(str, names))!r}); copy "
-                "config and weights again, both from the same place."
-            )

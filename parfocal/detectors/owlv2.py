@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from parfocal.boxes import Boxes
-from parfocal.detectors.base import Labels, boxes_of, labels_per_image, no_boxes
+from parfocal.detectors.base import Labels, boxes_of, in_parts, labels_per_image, no_boxes
 from parfocal.detectors.weights import device_of, digest_of
 from parfocal.errors import ConfigError
 
@@ -85,8 +85,7 @@ class Owlv2Detector:
         least = self.threshold if threshold is None else threshold
         found = [no_boxes(image) for image in images]
         asked = [index for index, row in enumerate(names) if row]
-        for start in range(0, len(asked), self.batch_size):
-            rows = asked[start : start + self.batch_size]
+        for rows in in_parts(asked, self.batch_size):
             batch = [images[row] for row in rows], [names[row] for row in rows]
             for row, boxes in zip(rows, self._detect(*batch, least, clip), strict=True):
                 found[row] = boxes

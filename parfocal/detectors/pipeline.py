@@ -20,7 +20,7 @@ from PIL import Image
 
 from parfocal.boxes import Boxes
 from parfocal.data.selection import MG_LLAVA_IOU, BoxLimits, limit, suppress
-from parfocal.detectors.base import Detector, Tagger
+from parfocal.detectors.base import Detector, Tagger, in_parts
 from parfocal.detectors.cache import BoxCache
 from parfocal.errors import ConfigError
 from parfocal.images import ImageSource, image_digest, image_frame, load_image
@@ -160,8 +160,7 @@ class RegionFinder:
         found = self._cached(pictures, digests)
         missing = {d: p for d, p in zip(digests, pictures, strict=True) if d not in found}
         waiting = list(missing.items())  # each picture once, however often it was given
-        for start in range(0, len(waiting), self.batch_size):
-            batch = waiting[start : start + self.batch_size]
+        for batch in in_parts(waiting, self.batch_size):
             for (digest, _), boxes in zip(batch, self._found([p for _, p in batch]), strict=True):
                 found[digest] = boxes
                 if self.cache is not None:

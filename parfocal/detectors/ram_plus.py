@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
+from parfocal.detectors.base import in_parts
 from parfocal.detectors.weights import device_of, digest_of, digest_of_text
 from parfocal.errors import CheckpointError, ConfigError, ShapeError
 
@@ -328,8 +329,8 @@ class RamPlusTagger:
     def probabilities(self, images: Sequence[Image.Image]) -> Tensor:
         """float32[B, T] on the CPU, whatever the network runs on."""
         found = []
-        for start in range(0, len(images), self.batch_size):
-            pixels = preprocess(images[start : start + self.batch_size], self.model.config)
+        for part in in_parts(images, self.batch_size):
+            pixels = preprocess(part, self.model.config)
             pixels = pixels.to(device_of(self.model), self.model.fc.weight.dtype)
             found.append(self.model(pixels).sigmoid().cpu())
         return torch.cat(found)

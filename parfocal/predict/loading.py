@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from parfocal.detectors.weights import resolve_device
 from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import fetch, is_hub_id
+from parfocal.hub import fetch, is_hub_id, refuse_gaps
 from parfocal.models.checkpoints import official
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -66,7 +67,7 @@ def load(
     if finder is not None:
         check_finder(model)
     folder = model_folder(model)
-    where = _device(device)
+    where = resolve_device(device)
     kind = _dtype(dtype, where)
     if model_type_of(folder) not in PEERS and official.recognise(folder) is not None:
         return _load_official(folder, str(model), where, kind, finder, dialect)
@@ -86,7 +87,7 @@ def load(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
         raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
-    _refuse_gaps(folder, report)
+    refuse_gaps(folder, report)
     return Predictor(loaded.to(where), processor, str(model), finder)
 
 
@@ -159,7 +160,7 @@ def _load_official(
         dtype=dtype,
         output_loading_info=True,
     )
-    _refuse_gaps(folder, report)
+    refuse_gaps(folder, report)
     kind = _DetectorOnly if made.detector_only else Predictor
     return kind(loaded.to(device), made.processor, name, finder)
 
@@ -173,18 +174,6 @@ class _DetectorOnly(Predictor):
             "a later checkpoint, or join a language model and train on: `parfocal convert "
             f"{self.name} DST --text lmsys/vicuna-7b-v1.5`."
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as err:
-        raise ConfigError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N.") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' was asked for but torch sees no GPU; use --device cpu.")
-    return device
 
 
 def _dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -216,19 +205,3 @@ def _refuse_remote_code(folder: Path) -> None:
             f"{path} is of model_type {config.get('model_type')!r}; "
             f"this loads models of type 'parfocal', {', '.join(PEERS)}."
         )
-
-
-def _refuse_gaps(folder: Path, report: dict[str, Any]) -> None:
-    """Weights load strictly: one that is missing would stay random and nobody would notice."""
-    reshaped = {name for name, *_ in report["mismatched_keys"]}
-    gaps = (
-        ("are missing", set(report["missing_keys"]) - reshaped),
-        ("are not of this model", set(report["unexpected_keys"])),
-        ("have another shape", reshaped),
-    )
-    for what, names in gaps:
-        if names:
-            raise CheckpointError(
-                f"{folder}: {len(names)} weights {what} (such as {min(names)!r}). Config and "
-                "weights must come from the same version of the model; save or copy both again."
-            )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError
-from parfocal.hub import first_line
-
-logger = logging.getLogger(__name__)
+from parfocal.hub import first_line, refuse_gaps
 
 
 def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -43,27 +39,8 @@ def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{folder} lacks the files of its image processor (preprocessor_config.json or "
             "processor_config.json); copy the whole folder of the checkpoint."
         )
-    refuse_gaps(folder, report)
+    refuse_gaps(folder, report, spare=True)
     return model, processor
-
-
-def refuse_gaps(folder: Path, report: Mapping[str, Any]) -> None:
-    """A weight that is missing would stay random and nobody would notice.
-
-    Weights that the model does not have are warned of: releases ship heads and buffers of their
-    training code.
-    """
-    reshaped = {name for name, *_ in report["mismatched_keys"]}
-    gaps = {"are missing": set(report["missing_keys"]) - reshaped, "have another shape": reshaped}
-    for what, names in gaps.items():
-        if names:
-            raise CheckpointError(
-                f"{folder}: {len(names)} weights {what} (such as {min(names)!r}). Config and "
-                "weights must come from the same checkpoint; copy both again."
-            )
-    extra = sorted(report["unexpected_keys"])
-    if extra:
-        logger.warning("%s: %d weights are not used, such as %s", folder, len(extra), extra[0])
 
 
 def require_safetensors(folder: Path) -> None:

@@ -28,6 +28,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList
 
 from parfocal.boxes import Boxes, Warp
+from parfocal.detectors.base import in_parts
 from parfocal.dialects import get_dialect
 from parfocal.dialects.base import Dialect, View
 from parfocal.dialects.grounded import GroundedText, Text
@@ -176,7 +177,7 @@ class GenerativePeer(PeerPredictor):
         seed = chosen.pop("seed", None)
         if seed is not None:
             torch.manual_seed(seed)
-        parts = (asks[i : i + self.batch_size] for i in range(0, len(asks), self.batch_size))
+        parts = in_parts(asks, self.batch_size)
         return [answer for part in parts for answer in self._answer_part(part, chosen)]
 
     def _answer_part(self, asks: Sequence[Ask], options: dict[str, Any]) -> list[Answer]:

@@ -16,6 +16,7 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration, rows_of
 from parfocal.models.presets import groma_7b, vary
 from parfocal.models.presets_mg_llava import mg_llava
+from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
 from parfocal.models.processing import ParfocalProcessor, build_processor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
@@ -57,6 +58,21 @@ MERGES: dict[str, dict[str, Any]] = {
 MG_LLAVA = {
     fusion + merge: {**FUSIONS[fusion], **MERGES[merge]} for fusion in FUSIONS for merge in MERGES
 }
+# TinyGroundingGPT's two towers, which see objects as well
+CROP_TOWERS = [
+    {
+        "backbone": {**CLIP, "image_size": 56}, "image_size": 56, "token_layer": -2,
+    },
+    {
+        "backbone": {
+            "model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "patch_size": 14, "image_size": 28,
+        },
+        "image_size": 56, "image_mean": (0.2, 0.4, 0.6), "token_layer": None,
+    },
+]  # fmt: skip
+CROP_TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END)
+CROP_SENTENCES = ["Which is the red apple? The answer is a.", "Output the coordinate of it"] * 3
 TEMPLATE = PromptTemplate(opening="<user>", first=".", user="<user>", assistant="<answer>", end=END)
 
 
@@ -112,6 +128,23 @@ def build_two_towers() -> Pair:
         "proposer": {"kind": "none", "refine": False}, "regions": {"kind": "none"},
     }  # fmt: skip
     return build_tiny(difference=difference, dialect="coordinates")
+
+
+def build_tiny_grounding_gpt(merge: int = 2, packing: str = "sequence") -> Pair:
+    """TinyGroundingGPT at a toy size: 16 image tokens, 4 an object; nothing is left at zero."""
+    template = PromptTemplate.from_dict({**CROP_TEMPLATE.to_dict(), "packing": packing})
+    tokenizer = train_tokenizer(CROP_SENTENCES, get_dialect("coordinates"), template, 0, 320)
+    text = {
+        "model_type": "qwen2", "vocab_size": len(tokenizer), "hidden_size": 16,
+        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "tie_word_embeddings": True, "initializer_range": 0.3,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    config = vary(tiny_grounding_gpt(text, merge), {"vision": {"towers": CROP_TOWERS}})
+    torch.manual_seed(0)
+    model = ParfocalForConditionalGeneration(config).eval()
+    stir(model)
+    return model, build_processor(tokenizer, config, template, model.num_image_tokens)
 
 
 def build_dense() -> Pair:

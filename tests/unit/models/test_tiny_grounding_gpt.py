@@ -20,13 +20,12 @@ from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import PRESETS, get_preset, vary
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
 from parfocal.models.processing import ParfocalProcessor, build_processor
-from parfocal.models.settings import PromptTemplate
 from parfocal.models.templates import (
     QWEN2_5_CHAT,
     TEMPLATES,
     TINY_GROUNDING_GPT_TEMPLATES,
 )
-from parfocal.models.tokenizers import END, train_tokenizer
+from tests.unit.models.builders import CROP_TEMPLATE, CROP_TOWERS, build_tiny_grounding_gpt
 
 NAMES = [name for name in PRESETS if name.startswith("tiny_grounding_gpt")]
 CLIP_L, DINO_L = 303_507_456, 304_368_640
@@ -37,46 +36,11 @@ TEXT = {
     "tiny_grounding_gpt_7b": (7_615_616_512, 3584),
     "tiny_grounding_gpt_qwen2_1_5b": (1_543_714_304, 1536),
 }
-CLIP = {
-    "backbone": {
-        "model_type": "clip_vision_model", "hidden_size": 8, "intermediate_size": 16,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
-    },
-    "image_size": 56, "token_layer": -2,
-}  # fmt: skip
-DINO = {
-    "backbone": {
-        "model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "patch_size": 14, "image_size": 28,
-    },
-    "image_size": 56, "image_mean": (0.2, 0.4, 0.6), "token_layer": None,
-}  # fmt: skip
-TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END)
-SENTENCES = ["Which is the red apple? The answer is a.", "Output the coordinate of it"] * 3
-
-
-def build(merge: int = 2, packing: str = "sequence"):
-    """A model of 16 image tokens, 4 an object, and its processor."""
-    template = PromptTemplate.from_dict({**TEMPLATE.to_dict(), "packing": packing})
-    tokenizer = train_tokenizer(SENTENCES, get_dialect("coordinates"), template, 0, 320)
-    text = {
-        "model_type": "qwen2", "vocab_size": len(tokenizer), "hidden_size": 16,
-        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 2, "tie_word_embeddings": True, "initializer_range": 0.3,
-        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    config = vary(tiny_grounding_gpt(text, merge), {"vision": {"towers": [CLIP, DINO]}})
-    torch.manual_seed(0)
-    model = ParfocalForConditionalGeneration(config).eval()
-    for value in model.parameters():
-        if value.ndim > 1:
-            torch.nn.init.normal_(value, std=0.3)
-    return model, build_processor(tokenizer, config, template, model.num_image_tokens)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return build()
+    return build_tiny_grounding_gpt()
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -148,7 +112,7 @@ def test_the_question_for_a_place_is_the_papers():
 @pytest.mark.parametrize("merge", [1, 2, 4])
 @torch.inference_mode()
 def test_an_object_is_its_crop_seen_as_a_picture_then_averaged(merge):
-    model, processor = build(merge)
+    model, processor = build_tiny_grounding_gpt(merge)
     question = GroundedText.of("a. ", ObjectRef(2), "; b. ", ObjectRef(1))
     empty = Boxes.empty(image_frame(PICTURE))
     _, warps = processor.pixel_values([PICTURE])
@@ -320,7 +284,7 @@ def test_packed_rows_show_the_crops_of_the_sample(pair):
 
 @pytest.mark.parametrize("packing", ["sequence", "parallel"])
 def test_a_training_step_reaches_every_part_and_saving_is_lossless(packing, tmp_path):
-    model, processor = build(packing=packing)
+    model, processor = build_tiny_grounding_gpt(packing=packing)
     model.train()
     before = copy.deepcopy(model.state_dict())
     loss = loss_of(model, processor, samples())
@@ -400,9 +364,9 @@ def test_squares_must_tile_the_grid_and_the_placeholder_must_be_set(pair):
         vary(model.config, {"regions": {"merge_crops": 0}})
     config = vary(model.config, {"token_ids": {"object": -1}})
     with pytest.raises(ConfigError, match=r"token_ids\.object is not set"):
-        build_processor(processor.tokenizer, config, TEMPLATE, 16)
+        build_processor(processor.tokenizer, config, CROP_TEMPLATE, 16)
     with pytest.raises(ConfigError, match="which is 'crop'"):
         vary(model.config, {
             "proposer": {"kind": "dense"},
-            "vision": {"towers": [{**CLIP, "level_layers": [1]}, DINO]},
+            "vision": {"towers": [{**CROP_TOWERS[0], "level_layers": [1]}, CROP_TOWERS[1]]},
         })  # fmt: skip

@@ -14,49 +14,17 @@ from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.presets import vary
-from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
-from parfocal.models.processing import build_processor
-from parfocal.models.settings import PromptTemplate
-from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.predict.asking import read_objects, read_question
 from parfocal.predict.predictor import Predictor
+from tests.unit.models.builders import build_tiny_grounding_gpt
 
-CLIP = {
-    "backbone": {
-        "model_type": "clip_vision_model", "hidden_size": 8, "intermediate_size": 16,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
-    },
-    "image_size": 28, "token_layer": -2,
-}  # fmt: skip
-DINO = {
-    "backbone": {
-        "model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "patch_size": 14, "image_size": 28,
-    },
-    "image_size": 28, "token_layer": None,
-}  # fmt: skip
 ONE, TWO = [5, 10, 30, 45], [40.5, 50, 90, 90]
 OPTIONS = "Which is it? a. [object 1]; b. [object 2]"
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    template = PromptTemplate(user="<user>", assistant="<answer>", end=END)
-    tokenizer = train_tokenizer(["Which is it?"] * 3, get_dialect("coordinates"), template, 0, 320)
-    text = {
-        "model_type": "qwen2", "vocab_size": len(tokenizer), "hidden_size": 16,
-        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 2, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    config = vary(tiny_grounding_gpt(text, 1), {"vision": {"towers": [CLIP, DINO]}})
-    torch.manual_seed(0)
-    model = ParfocalForConditionalGeneration(config)
-    for value in model.parameters():
-        if value.ndim > 1:
-            torch.nn.init.normal_(value, std=0.3)
-    return Predictor(model, build_processor(tokenizer, config, template, 4), "toy")
+    return Predictor(*build_tiny_grounding_gpt(), "toy")
 
 
 @pytest.fixture
