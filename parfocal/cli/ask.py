@@ -11,18 +11,25 @@ import typer
 from parfocal.cli import show
 from parfocal.cli.common import (
     BoxOption,
+    CacheOption,
+    DetectorOption,
     DeviceOption,
+    DialectOption,
     ImageArgument,
     JsonOption,
     ModelOption,
+    ObjectOption,
     SaveOption,
+    TaggerOption,
     VisualArgument,
     check_save,
     check_words,
+    finder_parts,
     load_picture,
     load_predictor,
     load_visual,
     parse_boxes,
+    parse_objects,
     questions,
 )
 
@@ -31,7 +38,12 @@ def ask(
     image: VisualArgument,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
     box: BoxOption = None,
+    objects: ObjectOption = None,
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
+    tagger: TaggerOption = None,
+    detector: DetectorOption = None,
+    boxes_cache: CacheOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -40,13 +52,18 @@ def ask(
 
     A model that reads several pictures, such as MG-LLaVA, takes a video as well.
 
+    For models that read the boxes of a detector, --tagger and --detector find them.
+
     Example: parfocal ask out/demo/scene.png "How many telephones are there?"
     """
     check_words(question, "question")
     check_save(save)
+    parts = finder_parts(tagger, detector, boxes_cache, box)
     shown = load_visual(image, box)
     regions = None if isinstance(shown, Path) else parse_boxes(box, shown)
-    answer = load_predictor(model, device).ask(shown, question, boxes=regions)
+    crops = parse_objects(objects, shown)
+    predictor = load_predictor(model, device, dialect, parts)
+    answer = predictor.ask(shown, question, boxes=regions, objects=crops)
     if as_json:
         show.print_json(answer.to_json())
     else:
@@ -60,6 +77,10 @@ def locate(
         list[str], typer.Argument(metavar="PHRASE...", help="What to look for, one or several.")
     ],
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
+    tagger: TaggerOption = None,
+    detector: DetectorOption = None,
+    boxes_cache: CacheOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -71,8 +92,9 @@ def locate(
     for phrase in phrases:
         check_words(phrase, "phrase")
     check_save(save)
+    parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
-    predictor = load_predictor(model, device)
+    predictor = load_predictor(model, device, dialect, parts)
     answers = predictor.locate_batch([picture] * len(phrases), phrases)
     show.show_located(picture, phrases, answers, as_json)
     texts = [answer.text for answer in answers]
@@ -83,6 +105,10 @@ def describe(
     image: ImageArgument,
     box: BoxOption = None,
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
+    tagger: TaggerOption = None,
+    detector: DetectorOption = None,
+    boxes_cache: CacheOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -92,9 +118,10 @@ def describe(
     Example: parfocal describe out/demo/scene.png --save caption.html
     """
     check_save(save)
+    parts = finder_parts(tagger, detector, boxes_cache, box)
     picture = load_picture(image)
     regions = parse_boxes(box, picture)
-    predictor = load_predictor(model, device)
+    predictor = load_predictor(model, device, dialect, parts)
     if regions is None:
         answer = predictor.describe(picture)
         show.show_description(answer, as_json)
@@ -109,6 +136,7 @@ def propose(
     image: ImageArgument,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many at most.")] = 20,
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -119,7 +147,7 @@ def propose(
     """
     check_save(save)
     picture = load_picture(image)
-    predictor = load_predictor(model, device)
+    predictor = load_predictor(model, device, dialect)
     boxes = predictor.propose(picture, top=top)
     show.show_proposals(picture, boxes, model, as_json)
     show.save_proposals(picture, boxes, model, save)
@@ -128,6 +156,10 @@ def propose(
 def chat(
     image: ImageArgument,
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
+    tagger: TaggerOption = None,
+    detector: DetectorOption = None,
+    boxes_cache: CacheOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -135,8 +167,9 @@ def chat(
 
     Example: echo "What is in the picture?" | parfocal chat out/demo/scene.png
     """
+    parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
-    talk = load_predictor(model, device).chat(picture)
+    talk = load_predictor(model, device, dialect, parts).chat(picture)
     for question in questions(sys.stdin):
         answer = talk.ask(question)
         if as_json:

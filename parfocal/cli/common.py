@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from parfocal.boxes import Boxes
-    from parfocal.predict import Predictor
+    from parfocal.detectors import RegionFinder
+    from parfocal.predict.protocol import AnyPredictor
 
 SAVE_SUFFIXES = (".png", ".html", ".json")
 
@@ -32,6 +33,42 @@ BoxOption = Annotated[
 ]
 ModelOption = Annotated[
     str, typer.Option("--model", metavar="M", help="'mini', a model folder, or a hub id.")
+]
+DialectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dialect",
+        metavar="NAME",
+        help="How a checkpoint writes boxes, where its model_type does not tell.",
+    ),
+]
+ObjectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        metavar="OBJECT",
+        help="An object image: X1,Y1,X2,Y2 cut out of IMAGE, or a picture file; may be repeated.",
+    ),
+]
+TaggerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tagger",
+        metavar="T",
+        help="Names what --detector looks for: 'coco80', a .txt of names, RAM++, Florence-2.",
+    ),
+]
+DetectorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--detector",
+        metavar="D",
+        help="Finds boxes for models that read them: OWLv2 or Grounding DINO, by folder or hub id.",
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--boxes-cache", metavar="DIR", help="Keep found boxes there between runs."),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="D", help="'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.")
@@ -48,6 +85,15 @@ class Settings:
     """What the options before the verb set."""
 
     debug: bool = False
+
+
+@dataclass(frozen=True)
+class FinderParts:
+    """What `--tagger`, `--detector` and `--boxes-cache` name."""
+
+    tagger: str
+    detector: str
+    cache: Path | None
 
 
 def console() -> Console:
@@ -113,19 +159,89 @@ def load_visual(path: Path, boxes: Sequence[str] | None) -> Image.Image | Path:
     return path
 
 
-def load_predictor(model: str, device: str) -> Predictor:
-    """Load a model while telling so on stderr."""
+def load_predictor(
+    model: str, device: str, dialect: str | None = None, parts: FinderParts | None = None
+) -> AnyPredictor:
+    """Load a model, and the finder of its boxes, while telling so on stderr."""
     with error_console().status(f"loading {model}"):
         from transformers.utils import logging as hub_logging
 
         from parfocal import predict
 
         hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it tears the status line
-        return predict.load(model, device=device)
+        finder = None if parts is None else _load_finder(model, device, parts)
+        return predict.load(model, device=device, finder=finder, dialect=dialect)
 
 
-def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Read one `--box`.
+def _load_finder(model: str, device: str, parts: FinderParts) -> RegionFinder:
+    from parfocal.detectors import load_finder
+    from parfocal.predict.loading import check_finder
+
+    check_finder(model)  # told before a detector is loaded
+    return load_finder(parts.tagger, parts.detector, parts.cache, device)
+
+
+def finder_parts(
+    tagger: str | None,
+    detector: str | None,
+    cache: Path | None,
+    boxes: Sequence[str] | None = None,
+) -> FinderParts | None:
+    """Check the options about finding boxes; None without any.
+
+    Raises:
+        ConfigError: if one of them lacks another, or the user gives boxes as well.
+    """
+    if tagger is None and detector is None:
+        if cache is not None:
+            raise ConfigError(
+                "--boxes-cache keeps what a detector finds, and there is none. Give --tagger and "
+                "--detector, or leave it out."
+            )
+        return None
+    if tagger is None or detector is None:
+        here, missing = ("detector", "tagger") if tagger is None else ("tagger", "detector")
+        raise ConfigError(
+            f"--{here} needs --{missing}: the tagger names what may be in a picture, the detector "
+            "finds it. As in --tagger coco80 --detector google/owlv2-base-patch16-ensemble."
+        )
+    if boxes:
+        raise ConfigError(
+            "--box and --detector were both given: a detector is asked only where there are no "
+            "boxes of yours. Leave out one of them."
+        )
+    return FinderParts(tagger, detector, cache)
+
+
+def parse_objects(
+    texts: Sequence[str] | None, shown: Image.Image | Path
+) -> list[Sequence[float] | Image.Image] | None:
+    """Read every `--object` of a command; None without any.
+
+    Args:
+        texts: boxes and picture files.
+        shown: the picture that boxes are cut out of; a video's first frame is known later.
+
+    Raises:
+        FrameError: if a box is malformed or reaches outside the picture.
+        ImageError: if a picture cannot be read.
+    """
+    if not texts:
+        return None
+    found: list[Sequence[float] | Image.Image] = []
+    for text in texts:
+        if "," not in text or Path(text).is_file():
+            found.append(load_picture(Path(text)))
+            continue
+        box = parse_box(text, "--object")
+        if not isinstance(shown, Path):
+            _check_inside(text, box, shown, "--object")
+        found.append(box)
+    return found
+
+
+def parse_box(text: str, option: str = "--box") -> tuple[float, float, float, float]:
+    """Read one `--box`, or a box of another option.
 
     Raises:
         FrameError: unless it is four finite numbers with x1 < x2 and y1 < y2.
@@ -139,26 +255,24 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
         numbers = [float(part) for part in parts]
     except ValueError as err:
         raise FrameError(
-            f"--box {text!r} has something that is not a number. Write four numbers in pixels, "
-            "such as --box 10,20,110,70."
+            f"{option} {text!r} has something that is not a number. Write four numbers in pixels, "
+            f"such as {option} 10,20,110,70."
         ) from err
     if len(numbers) != 4:
         raise FrameError(
-            f"--box {text!r} has {len(numbers)} numbers, must have four: X1,Y1,X2,Y2 in pixels. "
-            "Repeat --box for "
-            "further regions."
+            f"{option} {text!r} has {len(numbers)} numbers, must have four: X1,Y1,X2,Y2 in pixels. "
+            f"Repeat {option} for further regions."
         )
     x1, y1, x2, y2 = numbers
     if not all(math.isfinite(number) for number in numbers):
         raise FrameError(
-            f"--box {text!r} has a number that is not finite. Write pixels, such as "
-            "--box 10,20,110,70."
+            f"{option} {text!r} has a number that is not finite. Write pixels, such as "
+            f"{option} 10,20,110,70."
         )
     if x1 >= x2 or y1 >= y2:
         raise FrameError(
-            f"--box {text!r} has its corners the wrong way round or no area: X1 < X2 and Y1 < Y2 "
-            "are needed. It is "
-            "left, top, right, bottom, not x, y, width, height."
+            f"{option} {text!r} has its corners the wrong way round or no area: X1 < X2 and "
+            "Y1 < Y2 are needed. It is left, top, right, bottom, not x, y, width, height."
         )
     return x1, y1, x2, y2
 
@@ -174,16 +288,19 @@ def parse_boxes(texts: Sequence[str] | None, picture: Image.Image) -> Boxes | No
     from parfocal.boxes import Boxes
     from parfocal.images import image_frame
 
-    width, height = picture.size
     rows = [parse_box(text) for text in texts]
-    for text, (x1, y1, x2, y2) in zip(texts, rows, strict=True):
-        if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-            raise FrameError(
-                f"--box {text!r} reaches outside the picture, which is {width}x{height} pixels "
-                "after its EXIF rotation. "
-                f"Keep X within 0 to {width} and Y within 0 to {height}."
-            )
+    for text, box in zip(texts, rows, strict=True):
+        _check_inside(text, box, picture, "--box")
     return Boxes(rows, image_frame(picture))
+
+
+def _check_inside(text: str, box: Sequence[float], picture: Image.Image, option: str) -> None:
+    (x1, y1, x2, y2), (width, height) = box, picture.size
+    if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+        raise FrameError(
+            f"{option} {text!r} reaches outside the picture, which is {width}x{height} pixels "
+            f"after its EXIF rotation. Keep X within 0 to {width} and Y within 0 to {height}."
+        )
 
 
 def check_words(words: str, what: str) -> None:

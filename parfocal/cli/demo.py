@@ -10,6 +10,7 @@ import typer
 from parfocal.cli import show
 from parfocal.cli.common import (
     DeviceOption,
+    DialectOption,
     JsonOption,
     ModelOption,
     console,
@@ -29,6 +30,7 @@ def demo(
         Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")
     ] = Path("out/demo"),
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -42,7 +44,7 @@ def demo(
     pictures = choose_pictures(load_scenes())
     make_folder(out)
     shown: list[work.Shown] = []
-    for one in work.run_demo(load_predictor(model, device), pictures, out):
+    for one in work.run_demo(load_predictor(model, device, dialect), pictures, out):
         if not as_json:
             tell(one, first=not shown or shown[-1].picture is not one.picture)
         shown.append(one)

@@ -12,6 +12,7 @@ import typer
 from parfocal.cli import show
 from parfocal.cli.common import (
     DeviceOption,
+    DialectOption,
     JsonOption,
     ModelOption,
     console,
@@ -40,6 +41,7 @@ def evaluate(
         int, typer.Option("--batch-size", metavar="B", min=1, help="Pictures at a time.")
     ] = 16,
     model: ModelOption = "mini",
+    dialect: DialectOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -51,7 +53,7 @@ def evaluate(
     from parfocal.eval.run import run_benchmark
 
     get_benchmark(benchmark).load(limit, data)  # what is wrong is told before a model is loaded
-    predictor = load_predictor(model, device)
+    predictor = load_predictor(model, device, dialect)
     with _progress(benchmark) as step:
         report = run_benchmark(benchmark, predictor, out, limit, batch_size, step, data=data)
     if as_json:

@@ -70,7 +70,16 @@ class TablePredictor:
     def car(self, image: Image.Image) -> Phrase:
         return Phrase("the car", Boxes([[10, 20, 30, 40]], image_frame(image), scores=[0.875]))
 
-    def ask(self, image: Image.Image, question: str, boxes: Boxes | None = None) -> Answer:
+    def ask(
+        self,
+        image: Image.Image,
+        question: str,
+        boxes: Boxes | None = None,
+        objects: list | None = None,
+    ) -> Answer:
+        if objects is not None:
+            sizes = [getattr(shown, "size", shown) for shown in objects]
+            return self.answer(image, question, GroundedText.of(f"objects {sizes}"))
         if question == "unplaced":
             return self.answer(image, question, GroundedText.of("see ", Phrase("a dog"), "!"))
         if question == "broken":
@@ -113,14 +122,17 @@ class TableChat:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Replaces the model by the table; lists what was loaded."""
-    loads: list[tuple[str, str]] = []
+    loads: list[tuple[str, ...]] = []
 
-    def load(name: str, device: str = "auto", dtype: object = None) -> TablePredictor:
+    def load(
+        name: str, device: str = "auto", *, finder: object = None, dialect: str | None = None
+    ) -> TablePredictor:
         if name != "mini":
             raise CheckpointError(f"there is no model {name!r}. The bundled model is 'mini'.")
-        loads.append((name, device))
+        assert finder is None
+        loads.append((name, device) if dialect is None else (name, device, dialect))
         return TablePredictor()
 
     monkeypatch.setattr(parfocal.predict, "load", load)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from jsonschema import validate
+from PIL import Image
+
+from parfocal.errors import DataError
 
 NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 BOX = {
@@ -225,6 +228,35 @@ def test_device_and_model_are_passed_on(run, loaded, scene) -> None:
     assert loaded == [("mini", "cpu")]
 
 
+ASKING = ("ask", "locate", "describe", "propose", "chat", "demo", "eval")
+
+
+@pytest.mark.parametrize("verb", ASKING)
+def test_the_dialect_is_passed_on(
+    run, loaded, scene, tiny_scenes, tmp_path, monkeypatch, verb
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise DataError("far enough")
+
+    monkeypatch.setattr("parfocal.eval.run.run_benchmark", stop)
+    words: dict[str, tuple] = {
+        "ask": (scene, "Where?"),
+        "locate": (scene, "the car"),
+        "demo": ("--out", tmp_path / "demo"),
+        "eval": ("scenes", "--out", tmp_path / "eval"),
+    }
+    run(verb, *words.get(verb, (scene,)), "--dialect", "rex_omni")
+    assert loaded == [("mini", "auto", "rex_omni")]
+
+
+def test_objects_are_boxes_and_files_in_their_order(run, loaded, scene, tmp_path) -> None:
+    Image.new("RGB", (20, 30)).save(tmp_path / "a,b.png")
+    Image.new("RGB", (5, 6)).save(tmp_path / "part.png")
+    words = ("ask", scene, "Which?", "--object", "1,2,3.5,4", "--object", tmp_path / "a,b.png")
+    done = run(*words, "--object", tmp_path / "part.png")
+    assert done.out == "objects [(1.0, 2.0, 3.5, 4.0), (20, 30), (5, 6)]\n"
+
+
 def test_usage_errors_exit_2(run, scene) -> None:
     flag, number = ("ask", scene, "q", "--nonsense"), ("propose", scene, "--top", "x")
     for words in (("ask",), ("nonsense",), flag, number):
@@ -234,7 +266,7 @@ def test_usage_errors_exit_2(run, scene) -> None:
 
 
 def test_interrupt_exits_130(run, scene, monkeypatch) -> None:
-    def interrupted(name: str, device: str) -> None:
+    def interrupted(name: str, **_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("parfocal.predict.load", interrupted)

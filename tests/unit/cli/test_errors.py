@@ -55,6 +55,8 @@ FILES: dict[str, bytes] = {
 }
 ASK = ("ask", "scene.png", "Where?")
 BOX = (*ASK, "--box")
+OBJECT = (*ASK, "--object")
+FINDER = ("--tagger", "coco80", "--detector", "nothing")
 EVAL = ("eval", "scenes", "--out", "out")
 
 # What is broken: the words of the command line, and what the message must say.
@@ -86,6 +88,23 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "box right of the picture": ((*BOX, "90,10,101,40"), r"outside the picture.*100x80"),
     "box above the picture": ((*BOX, "10,-1,20,40"), r"outside the picture.*100x80"),
     "second box outside": ((*BOX, "1,2,3,4", "--box", "1,2,3,81"), r"'1,2,3,81' reaches outside"),
+    "an object that is no file": ((*OBJECT, "gone.png"), r"gone\.png"),
+    "an object that is no picture": ((*OBJECT, "text.png"), r"text\.png"),
+    "an object with three numbers": ((*OBJECT, "1,2,3"), r"--object '1,2,3' has 3 numbers"),
+    "an object of words": ((*OBJECT, "left,2,3,4"), r"--object .*not a number"),
+    "an object outside": ((*OBJECT, "1,2,3,81"), r"--object '1,2,3,81' reaches outside"),
+    "second object outside": ((*OBJECT, "1,2,3,4", "--object", "0,0,101,9"), r"'0,0,101,9' reach"),
+    "a detector alone": ((*ASK, "--detector", "owlv2"), r"--detector needs --tagger.*coco80"),
+    "a tagger alone": ((*ASK, "--tagger", "coco80"), r"--tagger needs --detector"),
+    "a cache of nothing": ((*ASK, "--boxes-cache", "out"), r"--boxes-cache.*there is none"),
+    "boxes and a detector": ((*ASK, *FINDER, "--box", "1,2,3,4"), r"--box and --detector"),
+    "a box of describe and a detector": (
+        ("describe", "scene.png", *FINDER, "--box", "1,2,3,4"),
+        r"--box and --detector",
+    ),
+    "a detector for mini": ((*ASK, *FINDER), r"mini does not read the boxes.*--detector"),
+    "locate with a detector for mini": (("locate", "scene.png", "car", *FINDER), r"mini does not"),
+    "chat with a detector for mini": (("chat", "scene.png", *FINDER), r"mini does not read"),
     "describe with a bad box": (("describe", "scene.png", "--box", "1;2;3;4"), r"not a number"),
     "unknown model": ((*ASK, "--model", "nonsense"), r"no model 'nonsense'"),
     "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),

@@ -21,7 +21,7 @@ def clip(tmp_path):
 def models(monkeypatch, tiny_predictor):
     """Replaces loading by a table of two models, one of which takes videos."""
     table = {"watcher": Predictor(*build_mg_llava(), "watcher"), "mini": tiny_predictor}
-    monkeypatch.setattr(parfocal.predict, "load", lambda name, device="auto": table[name])
+    monkeypatch.setattr(parfocal.predict, "load", lambda name, **_: table[name])
 
 
 def test_a_model_that_watches_answers(run, models, clip):
