@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import (
     AddedToken,
@@ -54,15 +54,27 @@ def has_tokenizer(folder: Path) -> bool:
 def is_legacy(folder: Path) -> bool:
     """Say whether the folder's tokenizer puts a blank before every piece of text.
 
-    It is the default of the version that wrote official folders, where the config says nothing.
+    Where its config says nothing, as newer versions leave it, `tokenizer.json` tells. Without
+    either it does: that is the default of the version that wrote official folders.
     """
-    path = folder / "tokenizer_config.json"
+    said = _json_of(folder / "tokenizer_config.json").get("legacy")
+    if said is not None or (folder / FILE_NAME).is_file():
+        return bool(said is None or said)
+    steps = _json_of(folder / "tokenizer.json").get("pre_tokenizer")
+    return not isinstance(steps, dict) or steps.get("prepend_scheme") != "first"
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """The values of a file; none where there is none."""
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("legacy", True))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        return True
-    except (ValueError, AttributeError) as err:
+        return {}
+    except ValueError as err:
         raise CheckpointError(f"{path} is not JSON; copy the folder again.") from err
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds no names and values; copy the folder again.")
+    return values
 
 
 def read_tokenizer(
@@ -72,7 +84,8 @@ def read_tokenizer(
 
     Args:
         folder: with `tokenizer.json` or `tokenizer.model`.
-        start: where blanks are put; None: as the folder says. Only of `tokenizer.model`.
+        start: where blanks are put; None: as the folder says. A tokenizer that writes blanks
+            otherwise than the Llama family is left as it is.
         added: tokens to add, see `add_tokens`.
 
     Raises:
@@ -89,6 +102,8 @@ def read_tokenizer(
             raise CheckpointError(
                 f"{folder} holds no tokenizer that can be read (tokenizer.json or {FILE_NAME})."
             ) from err
+        if start is not None:
+            tokenizer = _with_blanks(tokenizer, start)
     add_tokens(tokenizer, added)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -126,13 +141,28 @@ def _build(pieces: Sequence[Piece], start: Start) -> PreTrainedTokenizerFast:
             byte_fallback=True,
         )
     )
+    return _wrapped(tokenizer, start, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def _with_blanks(tokenizer: PreTrainedTokenizerBase, start: Start) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with its blanks put elsewhere, if it is of the Llama family.
+
+    It becomes one of the general class: Llama's own would put them back when it is read again.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is None or BLANK not in f"{inner.normalizer!r} {inner.pre_tokenizer!r}":
+        return tokenizer
+    roles = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "unk_token")}
+    return _wrapped(inner, start, **roles)
+
+
+def _wrapped(tokenizer: Tokenizer, start: Start, **roles: str | None) -> PreTrainedTokenizerFast:
+    """Put blanks where `start` says, and read pieces back as text."""
     blanks = normalizers.Replace(" ", BLANK)
-    if start == "first":
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(BLANK, "first", split=False)
-    elif start == "always":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(BLANK), blanks])
-    else:
-        tokenizer.normalizer = blanks
+    first = pre_tokenizers.Metaspace(BLANK, "first", split=False)
+    always = normalizers.Sequence([normalizers.Prepend(BLANK), blanks])
+    tokenizer.normalizer = {"first": None, "always": always, "never": blanks}[start]
+    tokenizer.pre_tokenizer = first if start == "first" else None
     steps = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     # tokens that swallow blanks leave none between themselves and words
     steps += [decoders.Replace(Regex(r"(?<=[^\s(])<p>"), " <p>")]
@@ -140,9 +170,7 @@ def _build(pieces: Sequence[Piece], start: Start) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
+        **roles,
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
