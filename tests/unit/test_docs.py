@@ -215,9 +215,10 @@ def test_blocks_know_their_line() -> None:
     assert blocks("one\n\n```python\nx = 1\n```\n", "python") == [(4, "x = 1\n")]
 
 
-def test_every_reader_is_described() -> None:
+def test_every_reader_and_view_is_described() -> None:
     from parfocal.data.readers import READERS
+    from parfocal.data.views import VIEWS
 
     text = (REPO / "docs" / "data.md").read_text("utf-8")
     named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
-    assert named == set(READERS)
+    assert named == set(READERS) | set(VIEWS)
