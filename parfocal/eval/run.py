@@ -100,7 +100,7 @@ def rescore(
                 f"{out / REPORT} is not a report. Move it away and score again."
             ) from err
     split = benchmark.load(limit, data)
-    model = {key: old.get(key) for key in ("model", "device", "dtype", "decoding")}
+    model = {key: old.get(key) for key in ("model", "dialect", "device", "dtype", "decoding")}
     return _write_report(name, split, predictions, out, old.get("batch_size"), model)
 
 
@@ -133,10 +133,12 @@ def _write_report(
 
 
 def _describe_model(predictor: Predictor) -> dict[str, Any]:
-    """Name, device and dtype as far as the predictor states them, and how it decodes."""
-    inner = getattr(predictor, "model", None)
+    """Name, dialect, device and dtype as far as the predictor states them, and how it decodes."""
+    inner, own = getattr(predictor, "model", None), getattr(predictor, "processor", None)
+    dialect = getattr(predictor, "dialect", None) or getattr(own, "dialect", None)
     return {
         "model": predictor.name,
+        "dialect": getattr(dialect, "name", None),
         "device": str(getattr(inner, "device", "unknown")),
         "dtype": str(getattr(inner, "dtype", "unknown")),
         "decoding": "greedy, the predictor's defaults",

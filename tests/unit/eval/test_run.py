@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from parfocal.dialects import get_dialect
 from parfocal.errors import ConfigError, DataError
 from parfocal.eval.benchmarks import scenes as scenes_benchmark
 from parfocal.eval.predictions import read_predictions, write_predictions
@@ -38,13 +40,25 @@ def test_run_writes_predictions_and_report(oracle: Any, tmp_path: Path) -> None:
 def test_protocol_says_what_the_numbers_depend_on(oracle: Any, tmp_path: Path) -> None:
     protocol = run_benchmark("scenes", oracle, tmp_path, limit=1, batch_size=7)["protocol"]
     assert protocol["benchmark"] == "scenes"
-    assert protocol["model"] == "oracle"
+    assert (protocol["model"], protocol["dialect"]) == ("oracle", None)
     assert protocol["batch_size"] == 7
     assert (protocol["scenes"], protocol["scenes_available"]) == (1, 2)
     assert protocol["predictions"] == 10
     assert len(protocol["split_sha256"]) == 64
     assert protocol["prompt_examples"]["count"] == "How many apples are there?"
     assert protocol["libraries"]["numpy"]
+
+
+def test_protocol_says_what_the_model_was_asked_in(oracle: Any, tmp_path: Path) -> None:
+    """The same checkpoint in another dialect is another result."""
+    oracle.dialect = get_dialect("rex_omni")  # as peers have it
+    report = run_benchmark("scenes", oracle, tmp_path, limit=1)
+    assert report["protocol"]["dialect"] == "rex_omni"
+    assert rescore("scenes", tmp_path, limit=1) == report
+    del oracle.dialect
+    oracle.processor = SimpleNamespace(dialect=get_dialect("plain"))  # as our own models have it
+    protocol = run_benchmark("scenes", oracle, tmp_path, limit=1)["protocol"]
+    assert protocol["dialect"] == "plain"
 
 
 def test_predictions_survive_the_file(oracle: Any, tmp_path: Path) -> None:
