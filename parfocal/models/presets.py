@@ -41,7 +41,7 @@ def mini(vocab_size: int = 1024) -> ParfocalConfig:
         vision={"towers": [tower], "resize": "pad", "pyramid": "fpn", "pyramid_channels": 96},
         projector={"depth": 2, "merge": 2, "norm": True},
         proposer={
-            "kind": "dense", "hidden_size": 96, "score_threshold": 0.2, "nms_threshold": 0.6,
+            "kind": "dense", "hidden_size": 96, "score_threshold": 0.15, "nms_threshold": 0.6,
             "max_regions": 20, "order": "left_to_right", "candidates": 64, "refine": True,
         },
         regions={

@@ -52,8 +52,8 @@ def prepare(out: Path, recipe: Recipe, parts) -> None:
 @pytest.fixture
 def recipe() -> Recipe:
     language = dataclasses.replace(
-        mini().stages[-1], samples=96, batch_size=4, eval_samples=0,
-        optim=dataclasses.replace(mini().stages[-1].optim, warmup_steps=2),
+        mini().stages[1], samples=96, batch_size=4, eval_samples=0,
+        optim=dataclasses.replace(mini().stages[1].optim, warmup_steps=2),
     )  # fmt: skip
     return Recipe("toy", "tiny", (language,), sides=(64,), bf16=False, workers=2)
 
