@@ -82,21 +82,26 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("file:row", JSON row) of every row, not yet checked; see `read_parquet`."""
     arrow, parquet = import_pyarrow()
     root = Path(path)
-    files = sorted(root.glob("part-*.parquet")) if root.is_dir() else [root]
-    if not files:
-        raise DataError(
-            f"{root} holds no part-*.parquet. Give a Parquet file or a folder of shards."
-        )
-    for file in files:
+    for file in parquet_files(root):
         number = 0
         try:
             with parquet.ParquetFile(file) as reader:
                 for batch in reader.iter_batches(BATCH_ROWS):
                     for columns in batch.to_pylist():
                         number += 1
-                        yield f"{file}:{number}", _from_columns(columns, f"{file}:{number}")
+                        yield f"{file}:{number}", row_of_columns(columns, f"{file}:{number}")
         except (OSError, arrow.ArrowException) as err:
             raise DataError(f"{file} is not a readable Parquet file: {err}") from err
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The file itself, or the shards of a folder in order; DataError if it has none."""
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(
+            f"{path} holds no part-*.parquet. Give a Parquet file or a folder of shards."
+        )
+    return files
 
 
 def import_pyarrow() -> tuple[Any, Any]:
@@ -149,7 +154,7 @@ def _to_columns(sample: Sample) -> dict[str, Any]:
         raise DataError(f"sample {sample.id!r}: meta cannot be written as JSON: {err}.") from err
 
 
-def _from_columns(columns: dict[str, Any], where: str) -> dict[str, Any]:
+def row_of_columns(columns: dict[str, Any], where: str) -> dict[str, Any]:
     """The JSON row: nulls are fields that are not there, except the path of a crop."""
     row: dict[str, Any] = _without_nulls(columns)
     for image in row.get("images", []):
