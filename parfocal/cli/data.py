@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,10 @@ from parfocal.cli import show
 from parfocal.cli.common import JsonOption, console
 from parfocal.errors import ConfigError, DataError
 
-app = typer.Typer(help="Convert, check, preview and count data.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from parfocal.data.mixture_report import MixtureReport
+
+app = typer.Typer(help="Convert, check, preview, count and mix data.", no_args_is_help=True)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="JSON Lines or Parquet.")]
 RootOption = Annotated[
@@ -171,6 +174,80 @@ def stats(
         with atomic_file(save) as target:
             draw_stats(counted, file.name).save(target, "png")
         show.show_saved(save)
+
+
+@app.command()
+def mix(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The mixture.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the mixture will show.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write an epoch: .jsonl or .parquet."),
+    ] = None,
+    leaks: Annotated[
+        str | None,
+        typer.Option(
+            "--leaks",
+            metavar="refuse|allow|exclude",
+            help="What to do with rows that show a picture of a benchmark.",
+        ),
+    ] = None,
+    benchmarks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--benchmarks",
+            metavar="INDEX",
+            help="Index (.json) or samples of a benchmark, beside those FILE names; repeatable.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mix files of samples: how much of each an epoch shows, and the epoch itself as a file.
+
+    Example: parfocal data mix mixture.toml --dry-run
+    """
+    from parfocal.data.mixing import open_mixture, task_views
+    from parfocal.data.mixture import override, read_mixture
+    from parfocal.data.mixture_report import describe_mixture, write_epoch
+
+    if not dry_run and out is None:
+        raise ConfigError("give --out FILE to write an epoch, or --dry-run to look at it first.")
+    mixture = override(read_mixture(file), leaks, [str(path) for path in benchmarks or ()])
+    opened = open_mixture(mixture, task_views(mixture), refuse=not dry_run)
+    report = describe_mixture(opened)
+    if as_json:
+        show.print_json({**report.to_json(), "file": str(file)})
+    else:
+        _print_mixture(report, str(opened.leaks))
+    if dry_run:
+        opened.refuse_leaks()
+    elif out is not None:
+        write_epoch(opened, out)
+        show.show_saved(out)
+
+
+def _print_mixture(report: MixtureReport, leaks: str) -> None:
+    """A line a source, then what comes first and what the leak guard found."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table.add_column("source")
+    for column in ("rows", "used", "epochs", "weight", "rows an epoch", "share"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in report.sources:
+        counts = (f"{row.rows:,}", f"{row.used:,}", f"{row.epochs:g}", f"{row.weight:g}")
+        share = f"{100 * row.share:.1f} %"
+        table.add_row(row.name, *counts, f"{row.expected:,.10g}", share)
+    out = console()
+    out.print(table)
+    words = f"{report.rows:,} rows in the first epoch, {report.interleave}, seed {report.seed}"
+    out.print(words, markup=False)
+    out.print(f"first: {', '.join(report.first)}", soft_wrap=True, markup=False)
+    guard = leaks if report.leaks["benchmarks"] else "no benchmarks named, nothing to compare with"
+    out.print(f"leaks ({report.leaks['policy']}): {guard}", soft_wrap=True, markup=False)
 
 
 def _verdict(file: Path, bad: int, rows: int) -> str:
