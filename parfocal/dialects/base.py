@@ -36,16 +36,16 @@ class View:
         coordinates: image pixels -> the frame in which numbers in the text live; None for the
             frame that `Dialect.coordinate_frame` names, where the picture alone decides it.
         regions: region k of this forward pass, image pixels; None while regions are not known.
+        others: the frames of the pictures after the first, for families that point into several.
         user_regions: what the user pointed at, image pixels; the first of the regions, known before
             these are.
-        others: the frames of the pictures after the first, for families that point into several.
     """
 
     image: Frame
     coordinates: Warp | None = None
     regions: Boxes | None = None
-    user_regions: Boxes | None = None
     others: tuple[Frame, ...] = ()
+    user_regions: Boxes | None = None
 
 
 @dataclass(frozen=True)
