@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,23 @@ def _steps(path: Path, offsets: NDArray[np.int64]) -> NDArray[np.uint32]:
     if len(steps) and steps.max() >= 2**32:
         raise DataError(f"{path} has a row of {steps.max()} bytes; it must be below 4 GiB.")
     return steps.astype(np.uint32)
+
+
+def open_index(path: Path, kind: str, build: Callable[[Path], Index], cache: bool) -> Index:
+    """Return the index of a file: the one kept beside it, if asked for and there, or a new one.
+
+    Args:
+        path: the file.
+        kind: what is indexed; part of the name of the file beside it.
+        build: makes a new one.
+        cache: look for a kept one, and keep a new one.
+    """
+    index = cached_index(path, kind) if cache else None
+    if index is None:
+        index = build(path)
+        if cache:
+            save_index(path, kind, index)
+    return index
 
 
 def cached_index(path: Path, kind: str) -> Index | None:

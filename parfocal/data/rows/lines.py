@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from parfocal.data.jsonl import describe_line_error, parse_line, read_lines
 from parfocal.data.rows.base import JsonRow, Likely, Raw, Scanned, Stamp, Window
-from parfocal.data.rows.index import STEP, Found, Index, cached_index, make_index, save_index
+from parfocal.data.rows.index import STEP, Found, Index, make_index, open_index
 from parfocal.data.sample import Sample
 from parfocal.errors import DataError
 
@@ -34,13 +34,8 @@ class LineRows:
 
     def __init__(self, path: Path, cache: bool = False) -> None:
         self.path = path
-        index = cached_index(path, "lines") if cache else None
-        if index is None:
-            index = index_lines(path)
-            if cache:
-                save_index(path, "lines", index)
-        self._index = index
-        self._window = Window(path, index.stamp)
+        self._index = open_index(path, "lines", index_lines, cache)
+        self._window = Window(path, self._index.stamp)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -20,7 +20,7 @@ import numpy as np
 
 from parfocal.data.jsonl import describe_line_error, parse_line
 from parfocal.data.rows.base import Likely, Raw, Scanned, Stamp, Window
-from parfocal.data.rows.index import Index, cached_index, make_index, save_index
+from parfocal.data.rows.index import Index, make_index, open_index
 from parfocal.data.rows.lines import object_or_none
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.errors import DataError, ParfocalError
@@ -44,13 +44,8 @@ class TarRows:
 
     def __init__(self, path: Path, cache: bool = False) -> None:
         self.path = path
-        index = cached_index(path, "rows") if cache else None
-        if index is None:
-            index = _index_tar(path)
-            if cache:
-                save_index(path, "rows", index)
-        self._index = index
-        self._window = Window(path, index.stamp)
+        self._index = open_index(path, "rows", _index_tar, cache)
+        self._window = Window(path, self._index.stamp)
 
     def __len__(self) -> int:
         return len(self._index)
