@@ -93,14 +93,18 @@ class Ai2dReader(Reader):
             Turn("user", GroundedText.of("\n".join([words, *lines]))),
             Turn("assistant", GroundedText.of(ascii_uppercase[right])),
         )
-        return Sample(
-            self.sample_id(row["questionId"]), (placed.ref,), turns, source=self.source,
-            split=self.split, licence=self.licence,
+        return self.sample(
+            row["questionId"],
+            (placed.ref,),
+            turns=turns,
             meta={
-                "image_key": f"ai2d:{PurePosixPath(picture).stem}", "question": words,
-                "options": list(options), "answer": right, "about_letters": about_letters,
+                "image_key": f"ai2d:{PurePosixPath(picture).stem}",
+                "question": words,
+                "options": list(options),
+                "answer": right,
+                "about_letters": about_letters,
             },
-        )  # fmt: skip
+        )
 
     def _read_test_ids(self) -> frozenset[str]:
         path = Path(self.test_ids) if self.test_ids is not None else self._root / _TEST_IDS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,8 @@ import numpy as np
 
 from parfocal.boxes import Boxes
 from parfocal.data.readers.pictures import Pictures, Placed
-from parfocal.data.sample import Sample
+from parfocal.data.sample import JSON, ImageRef, Sample, Turn
+from parfocal.dialects.grounded import UNPLACED
 from parfocal.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -87,9 +88,31 @@ class Reader(ABC):
         if count:
             self.skipped[reason] += count
 
-    def sample_id(self, native: object) -> str:
-        """`source:split:native`, unique if the native id is unique in its split."""
-        return ":".join(filter(None, (self.source, self.split, str(native))))
+    def sample(
+        self,
+        native: object,
+        images: Sequence[ImageRef],
+        *,
+        turns: Sequence[Turn] = (),
+        regions: Boxes = UNPLACED,
+        meta: Mapping[str, JSON],
+        split: str = "",
+    ) -> Sample:
+        """Build a Sample that says where it comes from.
+
+        Args:
+            native: what the dataset calls it, unique in its split.
+            images: its pictures.
+            turns: its conversation.
+            regions: boxes of the first picture.
+            meta: what else is known.
+            split: of this row, where the dataset tells it; else the reader's.
+        """
+        name = ":".join(filter(None, (self.source, self.split, str(native))))
+        split = split or self.split
+        return Sample(
+            name, tuple(images), tuple(turns), regions, self.source, split, self.licence, meta
+        )
 
     def regions(
         self, rows_xyxy: Sequence[Sequence[float]], labels: Sequence[str], placed: Placed

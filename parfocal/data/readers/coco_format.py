@@ -104,15 +104,11 @@ class CocoFormatReader(Reader):
                 else:
                     used.append(row)
             boxes = [xywh_to_xyxy(row["bbox"]) for row in used]
-            yield Sample(
-                self.sample_id(image["id"]),
+            yield self.sample(
+                image["id"],
                 (placed.ref,),
-                (),
-                self.regions(boxes, [row["label"] for row in used], placed),
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": self.image_key(image), **self.notes(image, categories)},
+                regions=self.regions(boxes, [row["label"] for row in used], placed),
+                meta={"image_key": self.image_key(image), **self.notes(image, categories)},
             )
 
 

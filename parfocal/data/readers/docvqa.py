@@ -44,10 +44,7 @@ class DocVqaReader(Reader):
             meta |= {key: row[key] for key in _NATIVE if row.get(key) is not None}
             if answers:
                 meta["answers"] = list(answers)
-            yield Sample(
-                self.sample_id(row["questionId"]), (placed.ref,), tuple(turns), source=self.source,
-                split=self.split, licence=self.licence, meta=meta,
-            )  # fmt: skip
+            yield self.sample(row["questionId"], (placed.ref,), turns=tuple(turns), meta=meta)
         if number < 0:
             raise DataError(f"{self.paths[0]} has no questions under `data`. Is it DocVQA's file?")
 

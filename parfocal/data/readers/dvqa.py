@@ -49,10 +49,7 @@ class DvqaReader(Reader):
             stem = PurePosixPath(picture).stem
             meta: dict[str, JSON] = {"image_key": f"dvqa:{stem}"}
             meta |= {key: row[key] for key in ("question_id", "question_type") if key in row}
-            yield Sample(
-                self.sample_id(f"{number}:{stem}"), (placed.ref,), turns, source=self.source,
-                split=self.split, licence=self.licence, meta=meta,
-            )  # fmt: skip
+            yield self.sample(f"{number}:{stem}", (placed.ref,), turns=turns, meta=meta)
         if number < 0:
             raise DataError(f"{self.paths[0]} is no list of questions, or an empty one.")
 

@@ -117,13 +117,10 @@ class Flickr30kReader(Reader):
             if len(boxes):
                 used.append(piece.chain)
                 types.append(list(piece.types))
-        return Sample(
-            self.sample_id(f"{number}:{index}"),
+        return self.sample(
+            f"{number}:{index}",
             (placed.ref,),
-            (Turn("assistant", GroundedText(tuple(spans))),),
-            source=self.source,
-            split=self.split,
-            licence=self.licence,
+            turns=(Turn("assistant", GroundedText(tuple(spans))),),
             meta={"image_key": f"flickr:{number}", "chains": used, "types": types},
         )
 

@@ -79,13 +79,10 @@ class GritReader(Reader):
         if not _same_shape((width, height), stored):
             return "pictures of another shape than the dataset states"
         boxes = read_span_boxes(row[self.phrases] or [], stored, where)
-        return Sample(
-            self.sample_id(row["id"]),
+        return self.sample(
+            row["id"],
             (placed.ref,),
-            (Turn("assistant", ground_caption(self, caption, boxes, placed)),),
-            source=self.source,
-            split=self.split,
-            licence=self.licence,
+            turns=(Turn("assistant", ground_caption(self, caption, boxes, placed)),),
             meta={"image_key": f"coyo:{row['id']}", "url": row["url"]},
         )
 

@@ -45,13 +45,12 @@ class GromaFlickrReader(Reader):
             if isinstance(placed, str):
                 self.skip(placed)
                 continue
-            yield Sample(
-                self.sample_id(f"{path.stem}:{image['id']}"),
+            yield self.sample(
+                f"{path.stem}:{image['id']}",
                 (placed.ref,),
-                (Turn("assistant", ground_caption(self, caption, _boxes(rows, where), placed)),),
-                source=self.source,
-                split=self.split,
-                licence=self.licence,
+                turns=(
+                    Turn("assistant", ground_caption(self, caption, _boxes(rows, where), placed)),
+                ),
                 meta={"image_key": f"flickr:{number}"},
             )
 

@@ -38,12 +38,9 @@ class GromaGritReader(Reader):
                 self.skip(placed)
                 continue
             boxes = read_span_boxes(phrases, placed.upright.source, where)
-            yield Sample(
-                self.sample_id(index),
+            yield self.sample(
+                index,
                 (placed.ref,),
-                (Turn("assistant", ground_caption(self, caption, boxes, placed)),),
-                source=self.source,
-                split=self.split,
-                licence=self.licence,
+                turns=(Turn("assistant", ground_caption(self, caption, boxes, placed)),),
                 meta={"image_key": f"grit:{name}"},
             )

@@ -60,18 +60,15 @@ class GromaInstructReader(Reader):
             if len(regions) < len(talk.referred):
                 self.skip("conversations about a region outside their picture")
                 continue
-            yield Sample(
-                self.sample_id(index),
+            yield self.sample(
+                index,
                 (placed.ref,),
-                tuple(
+                turns=tuple(
                     Turn("assistant" if number % 2 else "user", text)
                     for number, text in enumerate(texts)
                 ),
-                regions,
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": key},
+                regions=regions,
+                meta={"image_key": key},
             )
 
 

@@ -42,13 +42,9 @@ class GromaRecReader(Reader):
             if not len(regions):
                 self.skip("expressions without a box")
                 continue
-            yield Sample(
-                self.sample_id(f"{path.stem}:{image['id']}"),
+            yield self.sample(
+                f"{path.stem}:{image['id']}",
                 (placed.ref,),
-                (),
-                regions,
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": key, "dataset": image.get("dataset_name", "")},
+                regions=regions,
+                meta={"image_key": key, "dataset": image.get("dataset_name", "")},
             )

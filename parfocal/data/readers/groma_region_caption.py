@@ -39,13 +39,9 @@ class GromaRegionCaptionReader(Reader):
             if not len(regions):
                 self.skip("pictures without a region")
                 continue
-            yield Sample(
-                self.sample_id(f"{path.stem}:{image['id']}"),
+            yield self.sample(
+                f"{path.stem}:{image['id']}",
                 (placed.ref,),
-                (),
-                regions,
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": key},
+                regions=regions,
+                meta={"image_key": key},
             )

@@ -132,11 +132,8 @@ class LlavaReader(Reader):
             meta["image_key"] = shown.keys[0]
         if len(shown.keys) > 1:
             meta["image_keys"] = list(shown.keys)
-        name = self.sample_id(meta["row"] if native is None else f"{meta['row']}:{native}")
-        return Sample(
-            name, shown.refs, turns, source=self.source, split=self.split, licence=self.licence,
-            meta=meta,
-        )  # fmt: skip
+        name = meta["row"] if native is None else f"{meta['row']}:{native}"
+        return self.sample(name, shown.refs, turns=turns, meta=meta)
 
     def _turns(
         self, said: Conversation, words: TextBoxes, placed: Placed | None

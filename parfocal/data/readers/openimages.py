@@ -58,15 +58,11 @@ class OpenImagesReader(Reader):
             stored = placed.upright.source
             boxes = np.asarray([row["box"] for row in used]).reshape(-1, 4)
             boxes *= [stored.width, stored.height] * 2
-            yield Sample(
-                self.sample_id(image_id),
+            yield self.sample(
+                image_id,
                 (placed.ref,),
-                (),
-                self.regions(boxes.tolist(), [row["label"] for row in used], placed),
-                self.source,
-                self.split,
-                self.licence,
-                {"image_key": f"openimages:{image_id}"},
+                regions=self.regions(boxes.tolist(), [row["label"] for row in used], placed),
+                meta={"image_key": f"openimages:{image_id}"},
             )
 
 

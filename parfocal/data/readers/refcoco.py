@@ -109,10 +109,9 @@ class RefCocoReader(Reader):
         if self.official is not None:  # sentences of the three datasets have the same numbers
             meta["dataset"] = self.official
             native = f"{self.official}:{sent_id}"
-        yield Sample(
-            self.sample_id(native), (placed.ref,), (), regions, self.source,
-            self.split or ref["split"], self.licence, meta,
-        )  # fmt: skip
+        yield self.sample(
+            native, (placed.ref,), regions=regions, meta=meta, split=self.split or ref["split"]
+        )
 
     def _references(self) -> list[Row]:
         """The references of the wanted split, counted if the dataset is known."""

@@ -60,10 +60,7 @@ class RefCocoJsonlReader(Reader):
             if "dataset_name" in row:
                 meta["dataset"] = need_text(where, row, "dataset_name")
                 native = f"{meta['dataset']}:{number}"
-            yield Sample(
-                self.sample_id(native), (placed.ref,), (), regions, self.source, self.split,
-                self.licence, meta,
-            )  # fmt: skip
+            yield self.sample(native, (placed.ref,), regions=regions, meta=meta)
 
 
 def _coco_picture(stated: str) -> tuple[int | None, str]:

@@ -61,10 +61,7 @@ class RefCocoMdetrReader(Reader):
             if "dataset_name" in image:
                 meta["dataset"] = need_text(path, image, "dataset_name")
                 native = f"{meta['dataset']}:{native}"
-            yield Sample(
-                self.sample_id(native), (placed.ref,), (), regions, self.source, self.split,
-                self.licence, meta,
-            )  # fmt: skip
+            yield self.sample(native, (placed.ref,), regions=regions, meta=meta)
 
     def _only_row(self, image: Row, rows: list[Row]) -> Row:
         if len(rows) != 1:

@@ -57,11 +57,12 @@ class VideoChatGptReader(Reader):
                     Turn("user", GroundedText.of(question)),
                     Turn("assistant", GroundedText.of(answer)),
                 )
-                yield Sample(
-                    self.sample_id(f"{number}:{video}"), frames, turns, source=self.source,
-                    split=self.split, licence=self.licence,
+                yield self.sample(
+                    f"{number}:{video}",
+                    frames,
+                    turns=turns,
                     meta={"row": number, "image_key": f"activitynet:{video}"},
-                )  # fmt: skip
+                )
         if number < 0:
             raise DataError(f"{self.paths[0]} is no list of rows, or an empty one.")
 

@@ -23,7 +23,7 @@ from parfocal.data.readers.pictures import Placed
 from parfocal.data.readers.spill import Spill
 from parfocal.data.readers.stream import json_items
 from parfocal.data.sample import JSON, Sample, Turn
-from parfocal.dialects.grounded import GroundedText
+from parfocal.dialects.grounded import UNPLACED, GroundedText
 from parfocal.errors import DataError
 
 _FOLDERS = ("VG_100K", "VG_100K_2")
@@ -72,21 +72,22 @@ class VgReader(Reader):
     def picture_samples(self, picture: _Picture) -> Iterator[Sample]:
         """Yield the Samples of one picture."""
 
-    def sample(
+    def of_picture(
         self,
         native: int,
         picture: _Picture,
         turns: tuple[Turn, ...] = (),
-        regions: Boxes | None = None,
+        regions: Boxes = UNPLACED,
         **meta: JSON,
     ) -> Sample:
-        """Build a Sample of a picture; without regions if None."""
-        ref = picture.placed.ref
-        return Sample(
-            self.sample_id(native), (ref,), turns,
-            Boxes.empty(ref.frame()) if regions is None else regions,
-            self.source, self.split, self.licence, {**picture.meta, **meta},
-        )  # fmt: skip
+        """Build a Sample of a picture."""
+        return self.sample(
+            native,
+            (picture.placed.ref,),
+            turns=turns,
+            regions=regions,
+            meta={**picture.meta, **meta},
+        )
 
     def _picture(self, record: Any, table: Spill) -> _Picture | None:
         path = self.paths[1]
@@ -128,7 +129,7 @@ class VgRegionsReader(VgReader):
         )
         rows = [picture.rows[described[index]] for index in kept]
         ids: list[JSON] = [need_int(path, row, "region_id", "id") for row in rows]
-        yield self.sample(picture.number, picture, regions=regions, region_ids=ids)
+        yield self.of_picture(picture.number, picture, regions=regions, region_ids=ids)
 
 
 @dataclass
@@ -148,7 +149,7 @@ class VgObjectsReader(VgReader):
             [_corners(path, row) for row, _ in named], [name for _, name in named], picture.placed
         )
         ids: list[JSON] = [need_int(path, named[index][0], "object_id", "id") for index in kept]
-        yield self.sample(picture.number, picture, regions=regions, object_ids=ids)
+        yield self.of_picture(picture.number, picture, regions=regions, object_ids=ids)
 
 
 @dataclass
@@ -178,7 +179,7 @@ class VgRelationshipsReader(VgReader):
         ]
         self.skip("relations that lost a box", len(distinct) - len(relations))
         ids: list[JSON] = [things.ids[index] for index in kept]
-        yield self.sample(
+        yield self.of_picture(
             picture.number, picture, regions=regions, relations=relations, object_ids=ids
         )
 
@@ -244,7 +245,7 @@ class VgQasReader(VgReader):
             turns = (
                 Turn("user", GroundedText.of(question)), Turn("assistant", GroundedText.of(answer))
             )  # fmt: skip
-            yield self.sample(need_int(path, row, "qa_id", "id"), picture, turns)
+            yield self.of_picture(need_int(path, row, "qa_id", "id"), picture, turns)
 
 
 def vg_names(image_id: int, folder: str | None = None) -> list[str]:
