@@ -46,7 +46,9 @@ def generate(
         regions: likewise, or None for a model without them.
         counts: number of pictures of each row.
         unique: name no region twice.
-        options: of Transformers' `generate`, and `seed` and `streamer`.
+        options: of Transformers' `generate`, and `seed` and `streamer`. What they leave open, the
+            model's own generation settings say; a streamed or a sampled answer takes no beams that
+            were not asked for.
 
     Returns:
         New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
@@ -57,6 +59,8 @@ def generate(
     if seed is not None:
         torch.manual_seed(seed)
     streamer: BaseStreamer | None = chosen.pop("streamer", None)
+    if streamer is not None or chosen.get("do_sample"):
+        chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
     processors, extra = LogitsProcessorList(), {}
     input_ids, attention_mask = text.input_ids, text.attention_mask
     if regions is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -21,26 +23,27 @@ TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independ
 VOCAB_SIZE = 2048
 
 
-# pictures of the perception and of the language stage, and pictures of the benchmark at the end
-BUDGETS: dict[str, tuple[int, int, int | None]] = {
-    "full": (144_000, 96_000, None),
-    "smoke": (1_600, 640, 16),  # minutes: everything runs, little is learned
+# pictures of the three stages, and pictures of the benchmark at the end
+BUDGETS: dict[str, tuple[int, int, int, int | None]] = {
+    "full": (144_000, 96_000, 19_200, None),
+    "smoke": (1_600, 640, 160, 16),  # minutes: everything runs, little is learned
 }
 
 
 def mini(budget: str = "full") -> Recipe:
-    """Return mini's recipe: perception, then language.
+    """Return mini's recipe: perception, then language, then its wording.
 
     Perception learns to find objects, to place their sides and to tell them apart; language to
-    name, point, compare, count and refuse.
+    name, point, compare, count and refuse. Language is learned with most weight on pointing, which
+    leaves slips in the words of captions; the wording stage takes them out.
 
-    The language stage keeps towers, proposer and region appearance frozen: only what turns
+    Both language stages keep towers, proposer and region appearance frozen: only what turns
     appearances into tokens trains.
 
     Args:
         budget: key of `BUDGETS`.
     """
-    seen, talked_about, scored = BUDGETS[budget]
+    seen, talked_about, polished, scored = BUDGETS[budget]
     appearance = (
         "regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
         "regions.context.threshold",
@@ -65,9 +68,17 @@ def mini(budget: str = "full") -> Recipe:
             final_lr_ratio=0.02, max_grad_norm=1.0,
         ),
     )  # fmt: skip
+    # all words of an answer alike, as captions need; the mean with its start points better
+    wording = dataclasses.replace(
+        language, name="wording", samples=polished, region_loss_weight=1.0, start_share=0.5,
+        optim=dataclasses.replace(
+            language.optim, lr=7e-4, warmup_steps=min(30, polished // 80)
+        ),
+    )  # fmt: skip
     return Recipe(
-        "mini", "mini", (perception, language),
-        budget=budget, benchmarks=("scenes",), benchmark_limit=scored,
+        "mini", "mini", (perception, language, wording),
+        # a caption goes on from its last region, and only beams weigh a name by the region after it
+        budget=budget, generation={"num_beams": 5}, benchmarks=("scenes",), benchmark_limit=scored,
     )  # fmt: skip
 
 

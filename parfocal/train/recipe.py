@@ -50,6 +50,9 @@ class Stage:
         eval_samples: validation pictures scored at the end of the stage.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
+        start_share: share of the stage's first weights in those that it leaves. A mean of both ends
+            of a fine-tuning often is better than either (Wortsman et al., 2022, "Robust fine-tuning
+            of zero-shot models").
         keep: the last so many checkpoints stay on disk.
     """
 
@@ -61,6 +64,7 @@ class Stage:
     optim: Optim = field(default_factory=Optim)
     eval_samples: int = 200
     region_loss_weight: float = 1.0
+    start_share: float = 0.0
     keep: int = 1
 
     def __post_init__(self) -> None:
@@ -69,6 +73,11 @@ class Stage:
             raise ConfigError(
                 f"stage {self.name!r} has the objective {self.objective!r}; "
                 f"choose one of {list(choices)}."
+            )
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(
+                f"stage {self.name!r} has start_share {self.start_share}, must be at least 0 and "
+                "below 1: with 1 nothing would be learned."
             )
 
     @property
@@ -93,6 +102,7 @@ class Recipe:
         workers: processes that load data, for each that trains; when None, 8 beside a GPU and none
             beside a CPU. They change the speed, never the result.
         budget: which of the recipe's sizes this is, such as "full" or "smoke".
+        generation: settings of Transformers' `generate` that the finished model answers with.
         benchmarks: run on the finished model, by name in `parfocal.eval.benchmarks.BENCHMARKS`.
         benchmark_limit: only their first so many pictures.
     """
@@ -106,6 +116,7 @@ class Recipe:
     bf16: bool = True
     workers: int | None = None
     budget: str = "full"
+    generation: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = ()
     benchmark_limit: int | None = None
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import GenerationConfig
 
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
@@ -68,8 +69,15 @@ def start_run(
         resume: go on with the run in `out`, which must hold the same recipe.
 
     Raises:
-        ConfigError: if `out` holds a run and `resume` is off, or holds another recipe.
+        ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
+            `recipe.generation` has a setting that `generate` does not know.
     """
+    unknown = GenerationConfig().update(**recipe.generation)
+    if unknown:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
+            "Transformers' generate; see GenerationConfig for those that are."
+        )
     saved = out / "recipe.json"
     if saved.exists():
         if not resume:
@@ -154,15 +162,25 @@ def work(out: Path) -> None:
         if done.exists():
             load_model(model, str(done))
         else:
+            start = [value.clone() for value in _numbers(model)] if stage.start_share else []
             _train(model, processor, recipe, stage, first, out / stage.name)
+            for value, before in zip(_numbers(model), start, strict=bool(start)):
+                value.lerp_(before.to(value.device), stage.start_share)
             if _is_main():
                 _report(model, processor, stage, out / stage.name)
                 _save_whole(model, done)
             _share(model, done)
         first += stage.samples
     if _is_main():
+        model.generation_config.update(**recipe.generation)
         model.to(torch.bfloat16).save_pretrained(out / "model")
         processor.save_pretrained(out / "model")
+
+
+def _numbers(model: ParfocalForConditionalGeneration) -> list[Tensor]:
+    """Return what a mean of two models is taken of: weights and statistics, tied ones once."""
+    values = (*model.parameters(), *model.buffers())
+    return [value.detach() for value in values if value.is_floating_point()]
 
 
 def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:

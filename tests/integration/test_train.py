@@ -23,7 +23,7 @@ from parfocal.train.recipe import Recipe
 
 pytestmark = pytest.mark.integration
 
-STEPS = {"perception": 16, "language": 12}
+STEPS = {"perception": 16, "language": 12, "wording": 4}
 
 
 def toy(budget: str) -> Recipe:
@@ -81,7 +81,7 @@ def test_every_stage_took_its_steps_and_perception_was_scored(trained):
 
 def test_language_left_perception_as_it_was(trained):
     before = load_file(trained / "perception" / "model.safetensors")
-    after = load_file(trained / "language" / "model.safetensors")
+    after = load_file(trained / "wording" / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     frozen = ("vision.", "proposer.", "refiner.", "regions.pool.", "regions.flatten.")
@@ -95,7 +95,7 @@ def predictor(trained):
 
 
 def test_the_loaded_model_is_the_trained_one(trained, predictor):
-    saved = load_file(trained / "language" / "model.safetensors")
+    saved = load_file(trained / "wording" / "model.safetensors")
     loaded = predictor.model.state_dict()
     for name, value in saved.items():
         expected = value.to(torch.bfloat16).to(loaded[name].dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
@@ -362,6 +363,29 @@ def test_no_more_tokens_than_allowed(tiny_predictor, picture, count):
     counter = Counter()
     tiny_predictor.ask(picture, "What?", max_new_tokens=count, streamer=counter)
     assert 1 <= counter.pieces <= count
+
+
+def told(answer) -> dict:
+    """All of an answer but the time that it took."""
+    return {key: value for key, value in answer.to_json().items() if key != "timing"}
+
+
+@pytest.mark.parametrize("options", [{"streamer": Counter()}, {"do_sample": True, "seed": 1}])
+def test_beams_of_the_model_give_way_to_streams_and_samples(
+    tiny_predictor, picture, monkeypatch, options
+):
+    ask = functools.partial(tiny_predictor.ask, picture, "What?", max_new_tokens=6, **options)
+    want = told(ask())
+    monkeypatch.setattr(tiny_predictor.model.generation_config, "num_beams", 3)
+    assert told(ask()) == want
+
+
+def test_beams_of_the_model_search_unless_told_otherwise(tiny_predictor, picture, monkeypatch):
+    ask = functools.partial(tiny_predictor.ask, picture, "What?", max_new_tokens=6)
+    greedy, three = told(ask()), told(ask(num_beams=3))
+    monkeypatch.setattr(tiny_predictor.model.generation_config, "num_beams", 3)
+    assert told(ask()) == three != greedy
+    assert told(ask(num_beams=1)) == greedy
 
 
 def test_options_reach_generation_and_a_seed_decides_sampling(tiny_predictor, picture, monkeypatch):

@@ -33,9 +33,10 @@ def test_json_round_trip():
         (lambda row: row.update(colour=1), "Recipe has no field 'colour'"),
         (lambda row: row["stages"][0].update(lr=1), "Stage has no field 'lr'"),
         (lambda row: row["stages"][0].update(objective="x"), "objective 'x'; choose one of"),
+        (lambda row: row["stages"][1].update(start_share=1.0), "start_share 1.0, must be at least"),
         (lambda row: row["stages"][1]["optim"].update(momentum=1), "Optim has no field 'momentum'"),
     ],
-    ids=["recipe", "stage", "objective", "optim"],
+    ids=["recipe", "stage", "objective", "share", "optim"],
 )
 def test_unknown_keys_and_choices_are_refused(change, words):
     row = json.loads(RECIPE.to_json())

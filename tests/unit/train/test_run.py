@@ -10,6 +10,7 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from parfocal.errors import ConfigError
 from parfocal.train import run
@@ -135,6 +136,39 @@ def test_an_existing_run_is_not_overwritten(start, tmp_path, no_training):
     assert no_training == [1]
     start(recipe_of(FIND), tmp_path, resume=True)
     assert no_training == [1, 1]
+
+
+def test_the_model_answers_with_the_settings_of_its_recipe(start, tmp_path):
+    stage = dataclasses.replace(FIND, samples=2)
+    model = start(dataclasses.replace(recipe_of(stage), generation={"num_beams": 4}), tmp_path)
+    assert GenerationConfig.from_pretrained(model).num_beams == 4
+
+
+def test_a_stage_leaves_the_mean_of_its_first_and_last_weights(start, tmp_path):
+    plain = dataclasses.replace(TALK, samples=4)
+    mixed = dataclasses.replace(plain, start_share=0.25)
+    for name, stage in (("plain", plain), ("mixed", mixed)):
+        start(recipe_of(dataclasses.replace(FIND, samples=4), stage), tmp_path / name)
+    first = weights(tmp_path / "plain" / "find")
+    last = weights(tmp_path / "plain" / "talk")
+    kept = weights(tmp_path / "mixed" / "talk")
+    trained = [name for name in first if not torch.equal(first[name], last[name])]
+    assert len(trained) > 5  # tied tables are among them, and are mixed once
+    for name in first:
+        want = last[name]
+        if name in trained:
+            want = 0.25 * first[name].double() + 0.75 * last[name].double()
+        assert torch.allclose(kept[name].double(), want.double(), rtol=0, atol=1e-6), name
+
+
+def test_settings_that_generate_does_not_know_are_refused_before_training(
+    start, tmp_path, no_training
+):
+    misspelt = dataclasses.replace(recipe_of(FIND), generation={"num_beam": 4})
+    with pytest.raises(ConfigError, match=r"generation has \['num_beam'\]"):
+        start(misspelt, tmp_path / "run")
+    assert no_training == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_with_another_recipe_is_refused_and_named(start, tmp_path, no_training):
