@@ -141,7 +141,7 @@ def _describe_model(predictor: Predictor) -> dict[str, Any]:
         "dialect": getattr(dialect, "name", None),
         "device": str(getattr(inner, "device", "unknown")),
         "dtype": str(getattr(inner, "dtype", "unknown")),
-        "decoding": "greedy, the predictor's defaults",
+        "decoding": getattr(predictor, "decoding", "the predictor's defaults"),
     }
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
-from transformers.generation import BaseStreamer
 
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
@@ -54,13 +53,7 @@ def generate(
         New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
         float[B, R].
     """
-    chosen = dict(options)
-    seed = chosen.pop("seed", None)
-    if seed is not None:
-        torch.manual_seed(seed)
-    streamer: BaseStreamer | None = chosen.pop("streamer", None)
-    if streamer is not None or chosen.get("do_sample"):
-        chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
+    chosen = _search_options(options)
     processors, extra = LogitsProcessorList(), {}
     input_ids, attention_mask = text.input_ids, text.attention_mask
     if regions is not None:
@@ -81,7 +74,6 @@ def generate(
         logits_processor=processors,
         return_dict_in_generate=True,
         output_scores=True,
-        streamer=streamer,
         pad_token_id=processor.tokenizer.pad_token_id,
         eos_token_id=processor.stop_ids,
         **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
@@ -90,6 +82,17 @@ def generate(
     if regions is None or model.config.token_ids.first_region < 0:
         return tokens, None  # a family that names no regions
     return tokens, _confidence(model.config.token_ids.first_region, tokens, output, named)
+
+
+def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Set the seed, and keep beams that nobody asked for from streams and samples."""
+    chosen = dict(options)
+    seed = chosen.pop("seed", None)
+    if seed is not None:
+        torch.manual_seed(seed)
+    if chosen.get("streamer") is not None or chosen.get("do_sample"):
+        chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
+    return chosen
 
 
 def of_first(regions: Regions, counts: Sequence[int]) -> Regions:

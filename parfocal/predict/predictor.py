@@ -75,6 +75,12 @@ class Predictor:
         """True if the model reads several frames at a time."""
         return self.processor.settings.vision.video != "none"
 
+    @property
+    def decoding(self) -> str:
+        """How answers are searched when a call does not say; reports state it."""
+        beams = self.model.generation_config.num_beams or 1
+        return "greedy" if beams == 1 else f"beam search, {beams} beams"
+
     # single forms
 
     def ask(

@@ -60,12 +60,14 @@ class GenerativePeer(PeerPredictor):
         padding_side: where a batch is padded so that a row does not feel its neighbours.
         batch_size: rows a forward pass.
         separator: what goes before a box that the words of a question do not name.
+        decoding: how answers are searched when a call does not say; see `_settings`.
     """
 
     dialect_name: ClassVar[str]
     padding_side: ClassVar[str] = "left"
     batch_size: ClassVar[int] = 8
     separator: ClassVar[str] = " "
+    decoding: ClassVar[str] = "greedy"
 
     def __init__(self, model: Any, processor: Any, name: str, dialect: str | None = None) -> None:
         self.model, self.processor, self.name = model.eval(), processor, name

@@ -383,8 +383,10 @@ def test_beams_of_the_model_give_way_to_streams_and_samples(
 def test_beams_of_the_model_search_unless_told_otherwise(tiny_predictor, picture, monkeypatch):
     ask = functools.partial(tiny_predictor.ask, picture, "What?", max_new_tokens=6)
     greedy, three = told(ask()), told(ask(num_beams=3))
+    assert tiny_predictor.decoding == "greedy"
     monkeypatch.setattr(tiny_predictor.model.generation_config, "num_beams", 3)
     assert told(ask()) == three != greedy
+    assert tiny_predictor.decoding == "beam search, 3 beams"
     assert told(ask(num_beams=1)) == greedy
 
 
