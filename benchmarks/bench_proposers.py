@@ -31,7 +31,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import mini, vary
 from parfocal.recipes import get_recipe, parts_of
 from parfocal.train.data import ObjectCollator, SceneDataset
-from parfocal.train.objectives import DetectionObjective
+from parfocal.train.detection import DetectionObjective
 from parfocal.train.trainer import run_stage
 from parfocal.train.validate import proposal_recall
 

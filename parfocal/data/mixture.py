@@ -169,6 +169,28 @@ class Mixture:
                     f"{self.interleave!r}. To see a source more often, raise its epochs."
                 )
 
+    def under(self, folder: str | Path) -> Mixture:
+        """The mixture with its relative paths in a folder."""
+        return dataclasses.replace(
+            self,
+            sources=tuple(_placed(source, Path(folder)) for source in self.sources),
+            benchmarks=tuple(str(Path(folder) / name) for name in self.benchmarks),
+        )
+
+
+def _placed(source: MixtureSource, folder: Path) -> MixtureSource:
+    """The source with its relative paths in a folder; names of datasets of a hub stay."""
+    places: dict[str, Any] = {}
+    if source.images:
+        places["images"] = str(folder / source.images)
+    if source.kind != "hub":
+        places["path"] = str(folder / source.path)
+    if source.path in LOCAL_BUILDERS:
+        places["files"] = tuple(
+            name if "://" in name else str(folder / name) for name in source.files
+        )
+    return dataclasses.replace(source, **places)
+
 
 def read_mixture(path: str | Path) -> Mixture:
     """Read a TOML file: the fields of `Mixture`, and `[[sources]]` with those of `MixtureSource`.
@@ -211,10 +233,9 @@ def _mixture(values: dict[str, Any], folder: Path) -> Mixture:
         raise ConfigError("sources must be tables: [[sources]], one each.")
     sources = [_source(row, number, folder) for number, row in enumerate(rows, start=1)]
     _check_keys(values, Mixture, "the mixture")
-    values = _tuples(values)
-    if "benchmarks" in values and all(isinstance(name, str) for name in values["benchmarks"]):
-        values["benchmarks"] = tuple(str(folder / name) for name in values["benchmarks"])
-    return Mixture(tuple(sources), **values)
+    mixture = Mixture(tuple(sources), **_tuples(values))
+    names = tuple(str(folder / name) for name in mixture.benchmarks)
+    return dataclasses.replace(mixture, benchmarks=names)
 
 
 def _source(row: dict[str, Any], number: int, folder: Path) -> MixtureSource:
@@ -224,15 +245,7 @@ def _source(row: dict[str, Any], number: int, folder: Path) -> MixtureSource:
     if missing:
         raise ConfigError(f"{where} has no {missing[0]!r}.")
     values = _tuples(row)
-    local = ["images"] if row.get("kind") == "hub" else ["path", "images"]
-    for key in local:
-        if values.get(key) and isinstance(values[key], str):
-            values[key] = str(folder / values[key])
-    if values["path"] in LOCAL_BUILDERS and isinstance(values.get("files"), tuple):
-        values["files"] = tuple(
-            name if "://" in str(name) else str(folder / str(name)) for name in values["files"]
-        )
-    return MixtureSource(**values)
+    return _placed(MixtureSource(**values), folder)
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ Shapes: B rows, L tokens, U user boxes, G boxes of answers, K object images, S i
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +35,8 @@ from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.frames import prepare_frame
 from parfocal.models.objects import check_objects, expand, object_tokens, pad_rows, shown_objects
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "parfocal_processor.json"
 IGNORED = -100
@@ -290,6 +294,7 @@ class ParfocalProcessor:
         samples: Sequence[Sample],
         warps: Sequence[Warp],
         objects: Sequence[Sequence[Image.Image]] | None = None,
+        max_length: int = 0,
     ) -> TextBatch:
         """Tokenise every sample as one row: the shared prefix, then each question with its answer.
 
@@ -301,11 +306,16 @@ class ParfocalProcessor:
             samples: one a row.
             warps: of the first picture of each.
             objects: the further pictures of each; opened here if None.
+            max_length: most tokens of a row behind the prefix: turns that do not fit are left out,
+                and if it is the first one, its answer is cut; 0: no limit.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer.
         """
-        rows = [self._packed_row(sample, warp) for sample, warp in zip(samples, warps, strict=True)]
+        rows = [
+            self._packed_row(sample, warp, max_length or sys.maxsize)
+            for sample, warp in zip(samples, warps, strict=True)
+        ]
         width, pad = max(len(row[0]) for row in rows), self.tokenizer.pad_token_id
         columns = [
             torch.tensor([row[index] + [fill] * (width - len(row[index])) for row in rows])
@@ -333,14 +343,14 @@ class ParfocalProcessor:
         )
 
     def _packed_row(
-        self, sample: Sample, warp: Warp
+        self, sample: Sample, warp: Warp, room: int
     ) -> tuple[list[int], list[int], list[int], Boxes, str]:
         written, template, pictures = "", self.settings.template, min(1, len(sample.images))
         ids = self.prefix_ids(pictures)
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
         frame = sample.regions.frame
         view = View(frame, warp, user_regions=sample.regions)
-        ground = [Boxes.empty(frame)]
+        ground, fits = [Boxes.empty(frame)], True
         if len(sample.turns) % 2:
             raise DataError(
                 f"sample {sample.id!r} has {len(sample.turns)} turns; "
@@ -357,8 +367,15 @@ class ParfocalProcessor:
             check_objects(answer.text, readable=False)
             asking = self.dialect.render(question.text, view)
             asked = self._question_ids(asking, number // 2, pictures)
-            written += asking
             said, after = self._answer_ids(self.dialect.render(answer.text, view))
+            fits = len(asked) + len(said) + len(after) <= room
+            if not fits:
+                logger.info("%s: turn %d and what follows is too long", sample.id, number)
+                if number:
+                    break
+                said, after = said[: max(0, room - len(asked))], []
+            room -= len(asked) + len(said) + len(after)
+            written += asking
             ids += asked + said + after
             labels += [IGNORED] * len(asked) + said + [IGNORED] * len(after)
             place = number // 2 + 1 if template.packing == "parallel" else 1
@@ -369,7 +386,12 @@ class ParfocalProcessor:
                 for phrase in phrases
                 if len(phrase.boxes)
             ]
-        return ids, labels, turn, Boxes.concat(ground), written
+            if not fits:
+                break
+        boxes = Boxes.concat(ground)
+        if not fits:  # a cut answer names fewer boxes than it had
+            boxes = boxes[: ids.count(self.settings.token_ids.ground_box)]
+        return ids, labels, turn, boxes, written
 
     # answers
 

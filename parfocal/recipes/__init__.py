@@ -18,7 +18,8 @@ from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.predict.loading import load
 from parfocal.recipes import mini
-from parfocal.train.recipe import Recipe, override
+from parfocal.train.overrides import override
+from parfocal.train.recipe import Recipe
 from parfocal.train.run import start_run
 
 logger = logging.getLogger(__name__)

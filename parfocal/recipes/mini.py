@@ -78,7 +78,8 @@ def mini(budget: str = "full") -> Recipe:
     return Recipe(
         "mini", "mini", (perception, language, wording),
         # a caption goes on from its last region, and only beams weigh a name by the region after it
-        budget=budget, generation={"num_beams": 5}, benchmarks=("scenes",), benchmark_limit=scored,
+        loss_mean="process", budget=budget, generation={"num_beams": 5},
+        benchmarks=("scenes",), benchmark_limit=scored,
     )  # fmt: skip
 
 

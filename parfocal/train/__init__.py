@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from parfocal.train.recipe import Optim, Recipe, Stage, override
+from parfocal.train.overrides import override
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
+from parfocal.train.runtime import Runtime
 
-__all__ = ["Optim", "Recipe", "Stage", "override"]
+__all__ = ["Lora", "Optim", "Recipe", "Runtime", "Stage", "override"]

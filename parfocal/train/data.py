@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parfocal.boxes import Boxes
+from parfocal.boxes import Boxes, Warp
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_turns
 from parfocal.dialects import Dialect
+from parfocal.dialects.grounded import GroundedText, ObjectRef
+from parfocal.errors import DataError
 from parfocal.models.processing import ParfocalProcessor
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
@@ -83,6 +86,54 @@ class ConversationDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         generator = np.random.default_rng((self.seed, self.first + index))
         return with_turns(self.reader[self.first + index], self.dialect, generator)
+
+
+@dataclass
+class AnswerCollator:
+    """Samples of any mixture -> packed rows and pictures for the language objective.
+
+    Args:
+        processor: of the model.
+        max_length: text tokens of a row, see `Stage`.
+    """
+
+    processor: ParfocalProcessor
+    max_length: int = 0
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the keyword arguments of the language objective.
+
+        Raises:
+            DataError: for a Sample with several pictures that its questions do not show.
+        """
+        objects, warps = [], []
+        for sample in samples:
+            shown = max(_shown(turn.text) for turn in sample.turns) if sample.turns else 0
+            if len(sample.images) > 1 + shown:
+                raise DataError(
+                    f"sample {sample.id!r} has {len(sample.images)} pictures; training reads one, "
+                    "and further ones as the object images that questions show."
+                )
+            objects.append(sample.open_images()[1:] if shown else [])
+        seen = [sample.open_image() for sample in samples if sample.images]
+        pixel_values, own = self.processor.pixel_values(seen) if seen else ([], [])
+        left = iter(own)
+        warps = [
+            next(left) if sample.images else Warp.identity(sample.regions.frame)
+            for sample in samples
+        ]
+        text = self.processor.pack(samples, warps, objects, self.max_length)
+        return {
+            "pixel_values": pixel_values,
+            "text": text,
+            "pictures": [min(1, len(sample.images)) for sample in samples],
+            "seeds": [crc32(sample.id.encode()) for sample in samples],
+        }
+
+
+def _shown(text: GroundedText) -> int:
+    """The number of the last object image that a text shows; 0 for none."""
+    return max((span.index for span in text.spans if isinstance(span, ObjectRef)), default=0)
 
 
 @dataclass

@@ -7,8 +7,10 @@ Samples the training has seen. `MixtureLoader` gets with every batch where its w
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from parfocal.data.mixing import STATE, MixtureStream, OpenMixture, check_state
 from parfocal.data.sample import Sample
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, DataError
 
 Collate = Callable[[Sequence[Sample]], Any]
 Mark = tuple[int, int, int]  # of MixtureStream
@@ -219,6 +221,51 @@ class _Batches(IterableDataset[Any]):
             yield loader.collate(samples) if loader.collate else samples, stream.mark()
         while True:
             yield None
+
+
+class EndlessBatches:
+    """The batches of a loader, epoch after epoch, for a trainer that stops by steps.
+
+    Args:
+        loader: of a mixture.
+    """
+
+    def __init__(self, loader: MixtureLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            given = False
+            for batch in self.loader:
+                given = True
+                yield batch
+            if not given:
+                raise DataError(
+                    f"epoch {self.loader.epoch - 1} of the mixture gives this process no Sample: "
+                    "use fewer processes, or look at what its views leave out."
+                )
+
+    def save(self, folder: Path, rank: int) -> None:
+        """Write where this process stands into a checkpoint."""
+        _state_file(folder, rank).write_text(json.dumps(self.loader.state_dict()), "utf-8")
+
+    def load(self, folder: Path, rank: int) -> None:
+        """Go on where this process stood when a checkpoint was written.
+
+        Raises:
+            ConfigError: if another number of processes wrote it, or of another mixture.
+        """
+        path = _state_file(folder, rank)
+        if not path.exists():
+            raise ConfigError(
+                f"{folder} has no {path.name}: it was written by fewer processes. Resume with as "
+                "many as before."
+            )
+        self.loader.load_state_dict(json.loads(path.read_text("utf-8")))
+
+
+def _state_file(folder: Path, rank: int) -> Path:
+    return folder / f"mixture-{rank}.json"
 
 
 def rank_and_world(rank: int | None, world: int | None) -> tuple[int, int]:

@@ -1,17 +1,25 @@
-"""What a training run is: frozen dataclasses, saved with the run, changed by typed overrides."""
+"""What a training run is: frozen dataclasses, saved with the run, changed by typed overrides.
+
+`parfocal.train.overrides` changes them from the command line.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import types
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from parfocal.data.mixture import Mixture
 from parfocal.errors import ConfigError
 
 Objective = Literal["detection", "language"]
+Augment = Literal["none", "groma_detection"]
+LossMean = Literal["process", "step"]
 
 
 @dataclass(frozen=True)
@@ -21,18 +29,64 @@ class Optim:
     Attributes:
         lr: peak learning rate.
         betas: decay of the two moments.
-        weight_decay: on matrices only.
+        weight_decay: on matrices; on all parameters with `decay_all`.
+        decay_all: decay biases, norms and other vectors as well.
         warmup_steps: steps of linear warm-up.
+        warmup_ratio: the same as a share of the stage's steps, rounded up, where `warmup_steps`
+            is 0.
         final_lr_ratio: last learning rate, as a fraction of the peak.
         max_grad_norm: gradients are clipped to this norm.
+        lr_factors: parts of parameter names -> what the learning rate is multiplied by there, such
+            as {"vision": 0.1}; the factors of all parts that fit are multiplied.
     """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.02
+    decay_all: bool = False
     warmup_steps: int = 80
+    warmup_ratio: float = 0.0
     final_lr_ratio: float = 0.01
     max_grad_norm: float = 5.0
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"lr is {self.lr}, must be above 0.")
+        _require(
+            not (self.warmup_steps and self.warmup_ratio) and 0 <= self.warmup_ratio < 1,
+            f"warmup_steps is {self.warmup_steps} and warmup_ratio {self.warmup_ratio}: give one "
+            "of them, the ratio from 0 to below 1.",
+        )
+
+    def warmup(self, steps: int) -> int:
+        """Number of warm-up steps of a stage of so many steps."""
+        return self.warmup_steps or math.ceil(self.warmup_ratio * steps)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters that train instead of the weights they are added to.
+
+    They are merged into the weights at the end of the stage, so the model stays what it is.
+
+    Attributes:
+        rank: of each adapter.
+        alpha: an adapter's product is multiplied by alpha / rank.
+        dropout: of an adapter's input, in training.
+        targets: names of the linear layers, or of modules around them, that get adapters; of all
+            that are trainable in the stage when empty.
+
+    Source: Hu et al., 2022 (arXiv:2106.09685), section 4.
+    """
+
+    rank: int = 64
+    alpha: float = 128.0
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.rank > 0, f"lora.rank is {self.rank}, must be above 0.")
+        _require(0 <= self.dropout < 1, f"lora.dropout is {self.dropout}, must be 0 to below 1.")
 
 
 @dataclass(frozen=True)
@@ -44,10 +98,18 @@ class Stage:
         objective: `detection` (find objects and tell them apart) or `language` (answer questions
             about them).
         trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
-        samples: pictures seen.
-        batch_size: pictures a step over all processes.
+        samples: Samples seen; 0 for the whole mixture, `epochs` times.
+        batch_size: Samples a step, over all processes and all batches that are accumulated.
+        mixture: what is read, paths relative to the data folder of the run; None for seeded scenes.
+        epochs: how often the mixture is read, where `samples` is 0.
         optim: the optimiser and its schedule.
-        eval_samples: validation pictures scored at the end of the stage.
+        max_length: text tokens of a row after which the rest is cut off; 0: no limit.
+        augment: how pictures and boxes are changed before the detection objective sees them.
+        offer_ground_boxes: let the boxes of answers join the proposals, with the score that the
+            model's `proposer.ground_score` says, so that answers can name what was not proposed.
+        lora: adapters that train instead of the weights of the language model.
+        gradient_checkpointing: compute the language model's activations twice, to keep few.
+        eval_samples: validation pictures scored at the end of the stage; for seeded scenes.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
         start_share: share of the stage's first weights in those that it leaves. A mean of both ends
@@ -62,27 +124,41 @@ class Stage:
     samples: int
     batch_size: int
     optim: Optim = field(default_factory=Optim)
+    mixture: Mixture | None = None
+    epochs: float = 1.0
+    max_length: int = 0
+    augment: Augment = "none"
+    offer_ground_boxes: bool = False
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False
     eval_samples: int = 200
     region_loss_weight: float = 1.0
     start_share: float = 0.0
     keep: int = 1
 
     def __post_init__(self) -> None:
-        choices = get_args(Objective)
-        if self.objective not in choices:
-            raise ConfigError(
-                f"stage {self.name!r} has the objective {self.objective!r}; "
-                f"choose one of {list(choices)}."
-            )
-        if not 0 <= self.start_share < 1:
-            raise ConfigError(
-                f"stage {self.name!r} has start_share {self.start_share}, must be at least 0 and "
-                "below 1: with 1 nothing would be learned."
-            )
+        where = f"stage {self.name!r}"
+        for name, choices in (("objective", Objective), ("augment", Augment)):
+            value, known = getattr(self, name), list(get_args(choices))
+            _require(value in known, f"{where} has the {name} {value!r}; choose one of {known}.")
+        _require(
+            0 <= self.start_share < 1,
+            f"{where} has start_share {self.start_share}, must be at least 0 and below 1: with 1 "
+            "nothing would be learned.",
+        )
+        _require(
+            self.samples > 0 or self.mixture is not None,
+            f"{where} has {self.samples} samples; seeded scenes have no end, so say how many.",
+        )
+        _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
+        _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
+        _require(
+            self.max_length >= 0, f"{where} has max_length {self.max_length}, must be 0 or more."
+        )
 
     @property
     def steps(self) -> int:
-        """Number of optimiser steps."""
+        """Number of optimiser steps, of a stage whose `samples` are known."""
         return max(1, self.samples // self.batch_size)
 
 
@@ -96,9 +172,14 @@ class Recipe:
         stages: in order.
         model_overrides: differences from the preset, part by part, such as
             {"proposer": {"kind": "deformable_detr"}}.
+        weights: part of the model -> folder or hub id of the weights it starts from, such as
+            {"text": "lmsys/vicuna-7b-v1.5"}; parts that are not named start from the seed.
         sides: longer sides of the rendered training pictures in pixels, used in turn.
-        seed: of weights, order and augmentation.
+        seed: of weights, order and augmentation; it is added to that of a stage's mixture.
         bf16: autocast to bfloat16.
+        loss_mean: what losses are averaged over: the whole `step`, so that they do not depend on
+            how it is divided among processes and batches, or the part of each `process`, whose
+            means are then averaged, as most published code does.
         workers: processes that load data, for each that trains; when None, 8 beside a GPU and none
             beside a CPU. They change the speed, never the result.
         budget: which of the recipe's sizes this is, such as "full" or "smoke".
@@ -111,14 +192,23 @@ class Recipe:
     model: str
     stages: tuple[Stage, ...]
     model_overrides: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
     sides: tuple[int, ...] = (192, 256)
     seed: int = 0
     bf16: bool = True
+    loss_mean: LossMean = "step"
     workers: int | None = None
     budget: str = "full"
     generation: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = ()
     benchmark_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        choices = list(get_args(LossMean))
+        _require(
+            self.loss_mean in choices,
+            f"loss_mean is {self.loss_mean!r}; choose one of {choices}.",
+        )
 
     def to_json(self) -> str:
         """Return the JSON that `from_json` reads back to an equal recipe."""
@@ -127,101 +217,33 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Read a saved recipe; ConfigError for unknown keys."""
-        values = json.loads(text)
-        stages = tuple(
-            _build(Stage, {**stage, "optim": _build(Optim, stage["optim"])})
-            for stage in values.pop("stages")
-        )
-        recipe: Recipe = _build(cls, {**values, "stages": stages})
+        recipe: Recipe = build(cls, json.loads(text))
         return recipe
 
 
-def _build(kind: type, values: Mapping[str, Any]) -> Any:
-    known = {item.name for item in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(
-            f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(known)}."
-        )
-    return kind(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
-
-
-def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
-    """Apply `path=value` assignments such as `stages.perception.optim.lr=1e-3`.
-
-    Stages are named by their name or number. Values are typed by the field they replace.
+def build(kind: Any, value: Any) -> Any:
+    """Make a value of an annotated type of what JSON holds: dataclasses, tuples and unions of them.
 
     Raises:
-        ConfigError: for an unknown path (listing its siblings) or a value of the wrong type.
+        ConfigError: if a dataclass has no field of a name.
     """
-    for assignment in assignments:
-        path, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"override {assignment!r} is not of the form path=value.")
-        recipe = _assign(recipe, path.strip().split("."), value.strip(), path)
-    return recipe
-
-
-def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
-    head, rest = path[0], path[1:]
-    if isinstance(owner, tuple):
-        index = _place(owner, head)
-        if index is None or not rest:
-            names = [getattr(item, "name", str(place)) for place, item in enumerate(owner)]
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = [choice for choice in get_args(kind) if choice is not type(None)]
+        return None if value is None else build(kind, value)
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        hints = get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
             raise ConfigError(
-                f"override {whole!r}: {head!r} is not one of {names}, or names no field of it."
+                f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(hints)}."
             )
-        return (*owner[:index], _assign(owner[index], rest, value, whole), *owner[index + 1 :])
-    if not dataclasses.is_dataclass(owner):
-        raise ConfigError(f"override {whole!r} goes deeper than there are fields.")
-    siblings = [item.name for item in dataclasses.fields(owner)]
-    if head not in siblings:
-        close = difflib.get_close_matches(head, siblings, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(
-            f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} "
-            f"Its fields are {siblings}."
-        )
-    current = getattr(owner, head)
-    new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
-    return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+        return kind(**{name: build(hints[name], item) for name, item in value.items()})
+    if isinstance(value, list):
+        inner = get_args(kind)[0] if get_args(kind) else object
+        return tuple(build(inner, item) for item in value)
+    return value
 
 
-def _place(items: tuple[Any, ...], head: str) -> int | None:
-    """Return the index of the item that `head` names, by its name or by its number."""
-    names = [getattr(item, "name", str(index)) for index, item in enumerate(items)]
-    if head in names:
-        return names.index(head)
-    return int(head) if head.isdigit() and int(head) < len(items) else None
-
-
-def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
-    """Read `value` as the type of the field it replaces."""
-    hint = get_type_hints(type(owner))[name]
-    if hint is str:
-        return value
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError:
-        parsed = value
-    current = getattr(owner, name)
-    if isinstance(current, tuple) and isinstance(parsed, list):
-        kinds = get_args(hint)
-        if kinds[1:] == (Ellipsis,):
-            kinds = kinds[:1] * len(parsed)
-        if len(kinds) != len(parsed):
-            raise ConfigError(f"override {whole!r}: {value!r} needs {len(kinds)} values.")
-        pairs = zip(kinds, parsed, strict=True)
-        return tuple(_of_type(kind, item, value, whole) for kind, item in pairs)
-    return _of_type(type(current), parsed, value, whole)
-
-
-def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
-    """Return `parsed` if it is a `kind`; integers become floats where floats are wanted."""
-    if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
-        return float(parsed)
-    if not isinstance(parsed, kind) or (isinstance(parsed, bool) and kind is not bool):
-        raise ConfigError(f"override {whole!r}: {value!r} is not a {kind.__name__}.")
-    return parsed
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ConfigError(otherwise)

@@ -2,6 +2,7 @@
 
 - OUT/recipe.json: the resolved recipe
 - OUT/run.json: versions, code and data that the run began with
+- OUT/runtime.json: folders and sizes of the machine it runs on
 - OUT/start/: config and processor the run began with
 - OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
 - OUT/model/: the finished model, bfloat16, ready for `parfocal.load`
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import GenerationConfig
 
+from parfocal.data.mixing import OpenMixture, open_mixture, task_views
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
@@ -35,16 +38,21 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.data import (
+    AnswerCollator,
     ConversationCollator,
     ConversationDataset,
     ObjectCollator,
     SceneDataset,
 )
-from parfocal.train.objectives import DetectionObjective, LanguageObjective
+from parfocal.train.detection import DetectionObjective
+from parfocal.train.language import LanguageObjective
+from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import differences, run_record
-from parfocal.train.trainer import JsonLog, run_stage
+from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import JsonLog, divide, num_workers, run_stage
 from parfocal.train.validate import proposal_recall
+from parfocal.train.weights import load_parts
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +64,7 @@ def start_run(
     out: Path,
     processes: int | None = None,
     resume: bool = False,
+    runtime: Runtime | None = None,
 ) -> Path:
     """Train a recipe into `out`; returns the folder of the finished model.
 
@@ -67,6 +76,7 @@ def start_run(
         processes: data-parallel processes; one a GPU, or one a core (at most two) on a CPU when
             None.
         resume: go on with the run in `out`, which must hold the same recipe.
+        runtime: of the machine; when None, what the run had before, or the defaults.
 
     Raises:
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
@@ -79,6 +89,7 @@ def start_run(
             "Transformers' generate; see GenerationConfig for those that are."
         )
     saved = out / "recipe.json"
+    runtime = runtime or Runtime.of(out)
     if saved.exists():
         if not resume:
             raise ConfigError(
@@ -97,22 +108,28 @@ def start_run(
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
         record = run_record(
-            {stage.name: data_fingerprint(recipe, stage) for stage in recipe.stages}
+            {stage.name: data_fingerprint(recipe, stage, runtime) for stage in recipe.stages}
         )
         (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
+    runtime.save(out)
     _launch(out, processes or _default_processes())
     return out / "model"
 
 
-def data_fingerprint(recipe: Recipe, stage: Stage) -> dict[str, Any]:
-    """Return what tells one stage's data from another's: its range and its first and last scenes.
+def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str, Any]:
+    """Return what tells one stage's data from another's.
+
+    It is the fingerprint of a mixture, or the range of scenes with their first and last ones.
 
     Args:
         recipe: whose stage it is.
         stage: one of them.
+        runtime: says where the files are.
     """
-    first = sum(item.samples for item in recipe.stages[: recipe.stages.index(stage)])
+    if stage.mixture is not None:
+        return open_stage(recipe, stage, runtime).fingerprint()
+    first = _first_scene(recipe, stage)
     reader = SceneReader("train", first + stage.samples, recipe.sides)
     digest = hashlib.sha256()
     for index in (first, len(reader) - 1):
@@ -123,6 +140,30 @@ def data_fingerprint(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         "source": "scenes", "split": "train", "first": first, "count": stage.samples,
         "sha256_of_first_and_last": digest.hexdigest(),
     }  # fmt: skip
+
+
+def open_stage(recipe: Recipe, stage: Stage, runtime: Runtime) -> OpenMixture:
+    """Open the mixture of a stage: its files in the run's data folder, its seed with the recipe's.
+
+    Raises:
+        ConfigError, DataError: as `open_mixture` does.
+    """
+    mixture = stage.mixture.under(runtime.data)
+    mixture = dataclasses.replace(mixture, seed=mixture.seed + recipe.seed)
+    return open_mixture(mixture, task_views(mixture))
+
+
+def counted(stage: Stage, mixture: OpenMixture) -> Stage:
+    """Return the stage with its `samples`: as many as the mixture has rows in all its epochs."""
+    if stage.samples:
+        return stage
+    return dataclasses.replace(stage, samples=max(1, round(stage.epochs * mixture.rows())))
+
+
+def _first_scene(recipe: Recipe, stage: Stage) -> int:
+    """Stages see different scenes: each begins where the one before it ended."""
+    before = recipe.stages[: recipe.stages.index(stage)]
+    return sum(item.samples for item in before if item.mixture is None)
 
 
 def _default_processes() -> int:
@@ -149,28 +190,29 @@ def _launch(out: Path, processes: int) -> None:
 def work(out: Path) -> None:
     """Train all stages of the run in `out`; every process of the run calls this."""
     recipe = Recipe.from_json((out / "recipe.json").read_text(encoding="utf-8"))
+    runtime = Runtime.of(out)
     torch.manual_seed(recipe.seed)
     processor = ParfocalProcessor.from_pretrained(out / "start")
     model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
+    load_parts(model, recipe.weights)
     for part in (model.vision, model.proposer):
-        part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
+        if part is not None:
+            part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
     # faster backward than fused attention on a CPU with packed masks
     model.text.set_attn_implementation("eager")
-    first = 0
     for stage in recipe.stages:
         done = out / stage.name / "model.safetensors"
         if done.exists():
             load_model(model, str(done))
-        else:
-            start = [value.clone() for value in _numbers(model)] if stage.start_share else []
-            _train(model, processor, recipe, stage, first, out / stage.name)
-            for value, before in zip(_numbers(model), start, strict=bool(start)):
-                value.lerp_(before.to(value.device), stage.start_share)
-            if _is_main():
-                _report(model, processor, stage, out / stage.name)
-                _save_whole(model, done)
-            _share(model, done)
-        first += stage.samples
+            continue
+        start = [value.clone() for value in _numbers(model)] if stage.start_share else []
+        _train(model, processor, recipe, stage, out / stage.name, runtime)
+        for value, before in zip(_numbers(model), start, strict=bool(start)):
+            value.lerp_(before.to(value.device), stage.start_share)
+        if _is_main():
+            _report(model, processor, stage, out / stage.name)
+            _save_whole(model, done)
+        _share(model, done)
     if _is_main():
         model.generation_config.update(**recipe.generation)
         model.to(torch.bfloat16).save_pretrained(out / "model")
@@ -202,21 +244,60 @@ def _train(
     processor: ParfocalProcessor,
     recipe: Recipe,
     stage: Stage,
-    first: int,
     out: Path,
+    runtime: Runtime,
 ) -> None:
     torch.manual_seed(recipe.seed)  # of the objective's heads, whatever stages ran before
-    reader = SceneReader("train", first + stage.samples, recipe.sides)
-    objective: nn.Module
-    dataset: Dataset[Sample] = SceneDataset(reader, first)
-    collator: Any = ObjectCollator(processor)
-    if stage.objective == "detection":
-        objective = DetectionObjective(model, len(KINDS))
+    if stage.mixture is None:
+        objective, dataset, collator = _on_scenes(model, processor, recipe, stage)
     else:
-        objective = build_language_objective(model, processor, stage.region_loss_weight)
-        dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
-        collator = ConversationCollator(processor)
-    run_stage(objective, stage, recipe, dataset, collator, out)
+        opened = open_stage(recipe, stage, runtime)
+        stage = counted(stage, opened)
+        objective, dataset = _on_mixture(model, processor, recipe, stage, opened, runtime)
+        collator = None
+    run_stage(
+        objective, stage, recipe, dataset, collator, out, micro_batch=runtime.micro_batch or None,
+        trackers=runtime.trackers,
+    )  # fmt: skip
+
+
+def _on_scenes(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+) -> tuple[nn.Module, Dataset[Sample], Any]:
+    """Objective, data and collator of a stage on seeded scenes."""
+    first = _first_scene(recipe, stage)
+    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    if stage.objective == "detection":
+        find = DetectionObjective(model, len(KINDS))
+        return find, SceneDataset(reader, first), ObjectCollator(processor)
+    dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
+    answer = build_language_objective(model, processor, stage.region_loss_weight)
+    return answer, dataset, ConversationCollator(processor)
+
+
+def _on_mixture(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    opened: OpenMixture,
+    runtime: Runtime,
+) -> tuple[nn.Module, EndlessBatches]:
+    """Objective and batches of a stage on files."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, _ = divide(stage, world, runtime.micro_batch or None)
+    collate: Collate = AnswerCollator(processor, stage.max_length)
+    objective: nn.Module = LanguageObjective(
+        model,
+        region_weight=stage.region_loss_weight,
+        offer_ground_boxes=stage.offer_ground_boxes,
+    )
+    rank = int(os.environ.get("RANK", "0"))
+    loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
+    return objective, EndlessBatches(loader)
 
 
 def build_language_objective(

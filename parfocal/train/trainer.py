@@ -20,7 +20,9 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from parfocal.errors import ConfigError, TrainingError
+from parfocal.train.adapters import add_adapters, is_adapter, merge_adapters
 from parfocal.train.checkpoints import newest, part_folder, prune, publish
+from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.recipe import Recipe, Stage
 
@@ -31,12 +33,38 @@ class StageTrainer(Trainer):
     """A Trainer whose model is an objective; logs the objective's named terms beside the loss."""
 
     stage: Stage
+    recipe: Recipe
+    _counts: dict[str, float] | None = None
+
+    def get_train_dataloader(self) -> Any:
+        """Return batches of a mixture as they are; make a loader of anything else."""
+        if isinstance(self.train_dataset, EndlessBatches):
+            return self.train_dataset
+        return super().get_train_dataloader()
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Take the batches of a step, and count what its mean loss is over."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.recipe.loss_mean == "step" and batches:
+            self._counts = self._counted(batches)
+        return batches, items
+
+    def _counted(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Each process's and batch's share of what all batches of the step hold."""
+        own = [self.model.counts(batch) for batch in batches]
+        names = sorted(own[0])
+        held = torch.tensor([[counts[name] for name in names] for counts in own])
+        whole = self.accelerator.reduce(held.sum(0).to(self.args.device), "sum")
+        # processes and batches are averaged afterwards
+        shares = whole / (self.args.world_size * len(batches))
+        return dict(zip(names, shares.tolist(), strict=True))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """Run the objective on one batch."""
-        output: ObjectiveOutput = model(**inputs)
+        counts = {} if self._counts is None else {"counts": self._counts}
+        output: ObjectiveOutput = model(**inputs, **counts)
         for name, value in output.terms.items():
             self._terms[name].append(float(value))
         if not torch.isfinite(output.loss):
@@ -84,6 +112,9 @@ class StageTrainer(Trainer):
         self.args.output_dir = str(part)
         try:
             super()._save_checkpoint(model, trial)
+            if isinstance(self.train_dataset, EndlessBatches):
+                folder = part / f"checkpoint-{self.state.global_step}"
+                self.train_dataset.save(folder, self.args.process_index)
         finally:
             self.args.output_dir = str(out)
         self.accelerator.wait_for_everyone()  # every process writes its own generator's state
@@ -105,17 +136,26 @@ class StageTrainer(Trainer):
         return self._collected
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; weight decay on matrices only."""
+        """AdamW; one group of parameters for each learning rate and weight decay."""
         if self.optimizer is None:
-            optim = self.stage.optim
-            trained = [value for value in self.model.parameters() if value.requires_grad]
-            matrices = [value for value in trained if value.ndim > 1]
-            others = [value for value in trained if value.ndim <= 1]
-            groups = [
-                {"params": matrices, "weight_decay": optim.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
+            optim, groups = self.stage.optim, defaultdict(list)
+            for name, value in self.model.named_parameters():
+                if value.requires_grad:
+                    decays = optim.decay_all or value.ndim > 1
+                    factors = [f for part, f in optim.lr_factors.items() if part in name]
+                    groups[not decays, math.prod(factors)].append(value)
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {
+                        "params": groups[key],
+                        "lr": optim.lr * key[1],
+                        "weight_decay": 0.0 if key[0] else optim.weight_decay,
+                    }
+                    for key in sorted(groups)
+                ],
+                lr=optim.lr,
+                betas=optim.betas,
+            )
         return self.optimizer
 
     def create_scheduler(
@@ -124,11 +164,12 @@ class StageTrainer(Trainer):
         """Linear warm-up, then a cosine to `final_lr_ratio`."""
         if self.lr_scheduler is None:
             optim, steps = self.stage.optim, self.stage.steps
+            warmup = optim.warmup(steps)
 
             def factor(step: int) -> float:
-                if step < optim.warmup_steps:
-                    return (step + 1) / optim.warmup_steps
-                done = min(1.0, (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps))
+                if step < warmup:
+                    return (step + 1) / warmup
+                done = min(1.0, (step - warmup) / max(1, steps - warmup))
                 cosine = 0.5 * (1 + math.cos(math.pi * done))
                 return optim.final_lr_ratio + (1 - optim.final_lr_ratio) * cosine
 
@@ -173,6 +214,8 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def freeze(objective: nn.Module, stage: Stage) -> None:
     """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
 
+    Where the stage has adapters, they train, and not the language model's own weights.
+
     Raises:
         ConfigError: if a prefix of `stage.trainable` names no parameter.
     """
@@ -186,12 +229,18 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
                 f"the parts are {parts}."
             )
     for name, value in model.named_parameters():
-        value.requires_grad_(any(_under(name, prefix) for prefix in stage.trainable))
+        chosen = any(_under(name, prefix) for prefix in stage.trainable)
+        if stage.lora is not None and _under(name, "text"):
+            chosen = is_adapter(name)
+        value.requires_grad_(chosen)
+    trained, frozen = trainable_counts(model)
+    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, frozen)
+
+
+def trainable_counts(model: nn.Module) -> tuple[int, int]:
+    """How many parameters train and how many are frozen."""
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    total = sum(value.numel() for value in model.parameters())
-    logger.info(
-        "stage %s: %d parameters train, %d are frozen", stage.name, trained, total - trained
-    )
+    return trained, sum(value.numel() for value in model.parameters()) - trained
 
 
 def _under(name: str, prefix: str) -> bool:
@@ -202,10 +251,12 @@ def run_stage(
     objective: nn.Module,
     stage: Stage,
     recipe: Recipe,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | EndlessBatches,
     collator: Any,
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    micro_batch: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> None:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
@@ -213,45 +264,87 @@ def run_stage(
         objective: owns the model; its parameters are changed in place.
         stage: what trains, and how.
         recipe: seed and precision.
-        dataset: at least `stage.samples` examples.
-        collator: makes `objective`'s keyword arguments.
+        dataset: at least `stage.samples` examples, or batches without end.
+        collator: makes `objective`'s keyword arguments; None where the batches are made.
         out: the stage's folder.
         callbacks: further Trainer callbacks, such as a benchmark's.
+        micro_batch: Samples that a process computes at a time, as many as its memory holds; the
+            gradients of the batches of a step are summed. None: all of its part of a step.
+        trackers: of Transformers' `report_to`, told what is logged.
 
     A checkpoint that is already in `out` is continued; one that was cut off while it was written is
     passed over.
 
     Raises:
-        ConfigError: if the batch does not divide among the processes, or a prefix of
-            `stage.trainable` names no parameter.
+        ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
+            of `stage.trainable` names no parameter.
     """
+    if stage.lora is not None:
+        add_adapters(objective.model.text, stage.lora)
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
+    endless = isinstance(dataset, EndlessBatches)
     trainer = StageTrainer(
         model=objective,
-        args=_arguments(stage, recipe, out),
+        args=_arguments(stage, recipe, out, micro_batch, endless, trackers),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[JsonLog(out / "metrics.jsonl"), *callbacks],
     )
-    trainer.stage = stage
+    trainer.stage, trainer.recipe = stage, recipe
     checkpoint = newest(out)
+    if checkpoint is not None and isinstance(dataset, EndlessBatches):
+        dataset.load(checkpoint, trainer.args.process_index)
+    text = objective.model.text
+    if stage.gradient_checkpointing:
+        text.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if stage.gradient_checkpointing:
+        text.gradient_checkpointing_disable()
+    if stage.lora is not None:
+        merge_adapters(text)
 
 
-def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
-    """Translate a stage into the Trainer's terms."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if stage.batch_size % world:
+def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:
+    """Divide a step among processes and batches.
+
+    Args:
+        stage: whose `batch_size` is divided.
+        world: number of processes.
+        micro_batch: Samples that a process computes at a time; None: all of its part.
+
+    Returns:
+        Samples a batch, and batches a process and step.
+
+    Raises:
+        ConfigError: if it does not come out even.
+    """
+    micro = micro_batch or stage.batch_size // world
+    if not micro or stage.batch_size % (world * micro):
         raise ConfigError(
             f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
-            f"{world} processes."
+            f"{world} processes" + (f" times {micro} Samples at a time." if micro_batch else ".")
         )
+    return micro, stage.batch_size // (world * micro)
+
+
+def _arguments(
+    stage: Stage,
+    recipe: Recipe,
+    out: Path,
+    micro_batch: int | None,
+    endless: bool,
+    trackers: Sequence[str],
+) -> TrainingArguments:
+    """Translate a stage into the Trainer's terms."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, accumulated = divide(stage, world, micro_batch)
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(out),
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.batch_size // world,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulated,
         max_grad_norm=stage.optim.max_grad_norm,
         bf16=recipe.bf16,
         seed=recipe.seed,
@@ -260,13 +353,22 @@ def _arguments(stage: Stage, recipe: Recipe, out: Path) -> TrainingArguments:
         ddp_backend="gloo" if world > 1 and not cuda else None,
         ddp_broadcast_buffers=False,
         ddp_find_unused_parameters=True,
-        dataloader_num_workers=(8 if cuda else 0) if recipe.workers is None else recipe.workers,
+        dataloader_num_workers=num_workers(recipe),
         dataloader_drop_last=True,
+        ignore_data_skip=endless,  # they say themselves where they stand
         remove_unused_columns=False,
         save_steps=max(1, stage.steps // 10),
         logging_steps=max(1, min(50, stage.steps // 20)),
         logging_nan_inf_filter=False,
         log_level="warning",
-        report_to=[],
+        report_to=list(trackers),
+        run_name=f"{recipe.name}-{stage.name}",
         disable_tqdm=True,
     )
+
+
+def num_workers(recipe: Recipe) -> int:
+    """Processes that load data, for each that trains."""
+    if recipe.workers is not None:
+        return recipe.workers
+    return 8 if torch.cuda.is_available() else 0

@@ -10,13 +10,8 @@ from parfocal.models.config import TokenIds
 from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import Regions
 from parfocal.train.data import ConversationCollator, ObjectCollator
-from parfocal.train.objectives import (
-    DetectionObjective,
-    TextAnchors,
-    _likeness_loss,
-    resolve_boxes,
-    scatter_slots,
-)
+from parfocal.train.detection import DetectionObjective, _likeness_loss
+from parfocal.train.language import TextAnchors, resolve_boxes, scatter_slots
 from parfocal.train.run import build_language_objective
 
 IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)
@@ -221,7 +216,7 @@ def test_anchors_are_the_mean_of_their_tokens():
 def test_language_and_alignment_are_learned_on_one_batch(make_model, processor, toy_talk):
     objective = build_language_objective(make_model(), processor)
     seen = descend(objective, ConversationCollator(processor)(toy_talk[:2]), 10, 3e-3)
-    assert set(seen[0]) == {"loss", "answer", "names", "comparisons"}
+    assert set(seen[0]) == {"loss", "answer", "names", "comparisons", "proposed"}
     aligned = seen[0]["names"] + seen[0]["comparisons"]
     assert seen[0]["loss"] == pytest.approx(seen[0]["answer"] + 0.5 * aligned)
     assert seen[-1]["answer"] < 0.9 * seen[0]["answer"]

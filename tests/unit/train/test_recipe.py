@@ -8,7 +8,8 @@ import json
 import pytest
 
 from parfocal.errors import ConfigError
-from parfocal.train.recipe import Optim, Recipe, Stage, override
+from parfocal.train.overrides import override
+from parfocal.train.recipe import Optim, Recipe, Stage
 
 FIND = Stage("find", "detection", ("vision", "proposer"), samples=100, batch_size=8)
 TALK = Stage("talk", "language", ("text",), samples=64, batch_size=4, optim=Optim(lr=2e-4))

@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 
 from parfocal.errors import ConfigError
 from parfocal.train import run
-from parfocal.train.objectives import DetectionObjective, LanguageObjective
+from parfocal.train.detection import DetectionObjective
+from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
 

@@ -19,7 +19,7 @@ from parfocal.train.data import (
     ObjectCollator,
     SceneDataset,
 )
-from parfocal.train.objectives import DetectionObjective
+from parfocal.train.detection import DetectionObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import build_language_objective
 from parfocal.train.trainer import (

@@ -1,0 +1,141 @@
+"""The detection objective: find the objects and tell them apart.
+
+Shapes: B pictures, N annotated objects (padded), K kinds of object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.proposer import DenseOutput
+from parfocal.train.detection_losses import (
+    DetectionTarget,
+    dense_box_loss,
+    dense_targets,
+    ltrb_to_xyxy,
+    object_gaussians,
+    penalty_reduced_focal,
+    set_prediction_loss,
+)
+from parfocal.train.objectives import ObjectiveOutput, mean_cross_entropy
+from parfocal.train.refinement import jittered, refinement_terms
+
+
+class DetectionObjective(nn.Module):
+    """Find the objects and tell them apart.
+
+    The terms: proposals, kinds on the finest level, kinds and likeness of regions, and the second
+    look at boxes if the model takes one: features that are to place a side must learn to.
+    The class heads live here, not in the model: they only teach the features to tell kinds apart.
+    """
+
+    jitter = 0.04  # of a box's sides: regions are learned from boxes as imprecise as proposals
+    refine_jitter = 0.06  # the second look is learned from somewhat worse ones
+
+    def __init__(self, model: ParfocalForConditionalGeneration, num_kinds: int) -> None:
+        super().__init__()
+        self.model = model
+        self.cell_kind = nn.Conv2d(model.vision.level_channels[0], num_kinds, 1)
+        self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """How many objects a batch holds."""
+        return {"objects": float(batch["mask"].sum())}
+
+    def forward(
+        self,
+        pixel_values: list[Tensor],
+        boxes: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        *,
+        counts: Mapping[str, float] | None = None,
+    ) -> ObjectiveOutput:
+        """Compute the loss of one batch.
+
+        Args:
+            pixel_values: one float[B, 3, S, S] a tower.
+            boxes: float[B, N, 4], cxcywh, unit frame.
+            mask: bool[B, N], False in padding.
+            labels: int[B, N], kinds.
+            counts: see `Objective`.
+        """
+        features = self.model.vision(pixel_values)
+        candidates = self.model.proposer(features.proposer)
+        if isinstance(candidates.training, DenseOutput):
+            terms = dense_terms(candidates.training, boxes, mask)
+        else:
+            head = self.model.config.proposer.score_heads[0]
+            targets = [
+                DetectionTarget(row[live], head) for row, live in zip(boxes, mask, strict=True)
+            ]
+            terms = {"proposer": set_prediction_loss(candidates.training, targets)["total"]}
+        terms["cell_kind"] = self._cell_kind_loss(features.levels[0], boxes, mask, labels)
+        terms.update(self._region_terms(features.levels, boxes, mask, labels))
+        if self.model.refiner is not None:
+            start = jittered(boxes, self.refine_jitter)
+            refined = self.model.refiner.refine(features.levels, start)
+            terms.update(refinement_terms(refined, boxes, mask.float()))
+        loss = torch.stack(list(terms.values())).sum()
+        if counts is not None:  # each term is a mean over objects
+            loss = loss * (float(mask.sum()) / max(counts["objects"], 1.0))
+        return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
+
+    def _cell_kind_loss(self, level: Tensor, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        logits = self.cell_kind(level).float()
+        gaussians = object_gaussians(boxes, mask, (level.shape[-2], level.shape[-1]))
+        strength, owner = gaussians.max(dim=1)  # [B, G, G] each, over the N objects
+        rows, down, across = torch.nonzero(strength > 0.3, as_tuple=True)
+        chosen = logits.permute(0, 2, 3, 1)[rows, down, across]
+        return mean_cross_entropy(chosen, labels[rows, owner[rows, down, across]])
+
+    def _region_terms(
+        self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        imprecise = jittered(boxes, self.jitter)
+        maps = self.model.regions.prepare(levels)
+        appearance = self.model.regions.appearance(maps, imprecise)  # [B, N, H]
+        live, kinds = appearance[mask], labels[mask]
+        logits = self.region_kind(live).float()
+        terms = {"region_kind": mean_cross_entropy(logits, kinds)}
+        context = self.model.regions.context
+        if context is not None:
+            terms["likeness"] = _likeness_loss(context.similarity(live[None])[0], kinds)
+        return terms
+
+
+def _likeness_loss(pairs: Tensor, kinds: Tensor) -> Tensor:
+    """Return the cross entropy of "same kind"; alike and different pairs weigh the same in all.
+
+    Args:
+        pairs: float[n, n], logits; the diagonal does not count.
+        kinds: int[n].
+    """
+    same = (kinds[:, None] == kinds[None, :]).float()
+    other = 1 - torch.eye(len(kinds), device=kinds.device)
+    loss = binary_cross_entropy_with_logits(pairs, same, reduction="none") * other
+    alike, different = same * other, (1 - same) * other
+    alike_mean = (loss * alike).sum() / alike.sum().clamp(min=1)
+    return alike_mean + (loss * different).sum() / different.sum().clamp(min=1)
+
+
+def dense_terms(output: DenseOutput, boxes: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Losses of the dense proposer: objectness (penalty-reduced focal) and boxes (GIoU and L1).
+
+    Args:
+        output: of the dense head.
+        boxes: float[B, N, 4], cxcywh, unit frame, the objects.
+        mask: bool[B, N], False in padding.
+    """
+    targets = dense_targets(boxes, mask, (output.logits.shape[1], output.logits.shape[2]))
+    predicted = ltrb_to_xyxy(output.ltrb)
+    return {
+        "objectness": penalty_reduced_focal(output.logits, targets.heatmap),
+        "boxes": dense_box_loss(predicted, targets.boxes, targets.weights),
+    }

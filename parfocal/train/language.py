@@ -1,0 +1,367 @@
+"""The language objective: answer questions about pictures by pointing at their regions.
+
+Shapes: B rows, P pictures of all rows, L tokens, N annotated objects (padded), R region slots, D
+text width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.utils.rnn import pad_sequence
+
+from parfocal.models.config import TokenIds
+from parfocal.models.modeling import (
+    ImageFeatures,
+    ParfocalForConditionalGeneration,
+    match_boxes,
+    rows_of,
+)
+from parfocal.models.packing import additive, packed_attention
+from parfocal.models.processing import IGNORED, TextBatch
+from parfocal.models.proposer import Regions, offer_ground_boxes, select_regions
+from parfocal.train.objectives import ObjectiveOutput
+
+
+@dataclass
+class _Seen:
+    """What the language model reads in place of pictures, and what it is to answer.
+
+    Attributes:
+        input_ids: int[B, L], boxes of answers named.
+        labels: int[B, L], likewise.
+        live: int[B, L], 0 at padding and dead region slots.
+        image: float[B, T, D].
+        vectors: float[B, R, D], of region slots, or None.
+        regions: of each picture, or None.
+        terms: for the log.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    live: Tensor
+    image: Tensor
+    vectors: Tensor | None
+    regions: Regions | None
+    terms: dict[str, Tensor]
+
+
+class LanguageObjective(nn.Module):
+    """Answer questions about packed rows; on seeded scenes, keep region vectors close to words.
+
+    On scenes two terms align regions with words by cosine similarity: which kind's name a region is
+    closest to, and which of several of a name is closest to "topmost", "largest" and the like.
+    Without them a small language model takes many times longer to connect regions and words, and
+    some comparisons stay at chance.
+
+    Args:
+        model: trains.
+        names: token ids of every kind's name; none to learn from answers alone.
+        comparisons: token ids of the words for every one of `COMPARISONS`.
+        region_weight: how much the name of a region counts in an answer; other tokens count 1. Few
+            tokens of an answer point, most only have to be well-formed.
+        offer_ground_boxes: let the boxes of answers join the proposals (Groma, section 3.4).
+    """
+
+    alignment_weight = 0.5
+
+    def __init__(
+        self,
+        model: ParfocalForConditionalGeneration,
+        names: Sequence[Sequence[int]] = (),
+        comparisons: Sequence[Sequence[Sequence[int]]] = (),
+        region_weight: float = 1.0,
+        offer_ground_boxes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model, self.region_weight = model, region_weight
+        self.offer_ground_boxes = offer_ground_boxes
+        self.aligns = bool(names)
+        if names:
+            self.names = TextAnchors(names, scale=12.0)
+            words = [(index, word) for index, group in enumerate(comparisons) for word in group]
+            self.words = TextAnchors([word for _, word in words], scale=12.0)
+            self.word_bias = nn.Parameter(torch.tensor(-2.0))
+            meaning = torch.tensor([index for index, _ in words])  # which comparison a word means
+            self.register_buffer("meaning", meaning, persistent=False)
+        self.generator = torch.default_generator  # checkpoints hold its state, and no other's
+
+    def train(self, mode: bool = True) -> LanguageObjective:
+        """Keep the frozen towers in evaluation mode: their statistics must not move."""
+        super().train(mode)
+        for part in (self.model.vision, self.model.proposer):
+            if part is not None and not any(value.requires_grad for value in part.parameters()):
+                part.eval()
+        return self
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """How much of each term a batch holds: weighted tokens of answers, objects, comparisons."""
+        labels = batch["text"].labels
+        learned = labels[:, 1:] != IGNORED
+        weights = torch.where(self._pointing(labels[:, 1:]), self.region_weight, 1.0)
+        counts = {"answer": float(weights[learned].sum())}
+        if self.aligns:
+            told = batch["compared"][..., self.meaning.to(batch["compared"].device)] >= 0
+            counts["names"] = float(batch["mask"].sum())
+            counts["comparisons"] = float(told[batch["mask"]].sum())
+        return counts
+
+    def forward(
+        self,
+        pixel_values: list[Tensor],
+        text: TextBatch,
+        boxes: Tensor | None = None,
+        mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        compared: Tensor | None = None,
+        *,
+        pictures: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        counts: Mapping[str, float] | None = None,
+    ) -> ObjectiveOutput:
+        """Compute the loss of one batch.
+
+        Args:
+            pixel_values: one float[P, 3, S, S] a tower.
+            text: from `ParfocalProcessor.pack`.
+            boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects; this and the next three
+                where the objective aligns.
+            mask: bool[B, N], False in padding.
+            labels: int[B, N], kinds.
+            compared: float[B, N, C], from `compared_objects`.
+            pictures: 0 or 1 of each row; one each when None.
+            seeds: of each row, decide which slots its regions get, whatever rows are beside it;
+                drawn from the process's generator when None.
+            counts: see `Objective`; when None, of what is learned from in this batch.
+        """
+        model = self.model
+        per_row = tuple(pictures or (1,) * len(text.input_ids))
+        seen = self._see(pixel_values, text, per_row, seeds)
+        objects = None
+        if text.object_pixels is not None:
+            objects = model.encode_objects(text.object_pixels, text.object_mask)
+        allowed, positions = packed_attention(text.turn, seen.live)
+        hidden = model.text.base_model(
+            inputs_embeds=model.embed(seen.input_ids, seen.image, seen.vectors, objects),
+            position_ids=positions,
+            attention_mask=additive(allowed, torch.float32),
+            use_cache=False,
+        ).last_hidden_state
+        targets = seen.labels[:, 1:]
+        answers = targets != IGNORED
+        logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
+        counts = counts or {}
+        terms = {"answer": self._answer_loss(logits.float(), targets[answers], counts)}
+        loss = terms["answer"]
+        if self.aligns:
+            terms |= self._alignment(seen.regions, boxes, mask, labels, compared, counts)
+            loss = loss + self.alignment_weight * (terms["names"] + terms["comparisons"])
+        terms |= seen.terms
+        return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
+
+    def _see(
+        self,
+        pixel_values: list[Tensor],
+        text: TextBatch,
+        pictures: Sequence[int],
+        seeds: Sequence[int] | None,
+    ) -> _Seen:
+        """Encode pictures, choose regions, and name those that answers point at."""
+        model, ids = self.model, self.model.config.token_ids
+        if not pixel_values:  # rows of text alone
+            image = model.get_input_embeddings().weight.new_zeros(
+                len(text.input_ids), 0, model.config.text_config.hidden_size
+            )
+            vectors = None if model.regions is None else image
+            return _Seen(text.input_ids, text.labels, text.attention_mask, image, vectors, None, {})
+        features = model.encode(pixel_values)
+        regions, terms = self._regions(features, text, pictures, seeds)
+        image = rows_of(model.image_tokens(features, regions), pictures)
+        if regions is None:
+            return _Seen(text.input_ids, text.labels, text.attention_mask, image, None, None, terms)
+        input_ids, labels = text.input_ids, text.labels
+        if ids.first_region >= 0:
+            input_ids, labels = resolve_boxes(text, _of_rows(regions, pictures), ids)
+        live = model.live_mask(input_ids, text.attention_mask, rows_of(regions.mask, pictures))
+        vectors = None if regions.features is None else rows_of(regions.features, pictures)
+        return _Seen(input_ids, labels, live, image, vectors, regions, terms)
+
+    def _pointing(self, labels: Tensor) -> Tensor:
+        """Which labels name a region, or stand for the name of one: bool, the shape of `labels`."""
+        ids = self.model.config.token_ids
+        slots = self.model.config.proposer.max_regions
+        names = (labels >= ids.first_region) & (labels < ids.first_region + slots)
+        named = names if ids.first_region >= 0 else torch.zeros_like(names)
+        return named | (labels == ids.ground_box) if ids.ground_box >= 0 else named
+
+    def _answer_loss(self, logits: Tensor, targets: Tensor, counts: Mapping[str, float]) -> Tensor:
+        """Weighted mean cross entropy of float[n, V] logits; 0, not NaN, if nothing is learned."""
+        weights = torch.where(self._pointing(targets), self.region_weight, 1.0)
+        losses = cross_entropy(logits, targets, reduction="none")
+        whole = counts["answer"] if counts else float(weights.sum())
+        return (losses * weights).sum() / max(whole, 1)
+
+    def _regions(
+        self,
+        features: ImageFeatures,
+        text: TextBatch,
+        pictures: Sequence[int],
+        seeds: Sequence[int] | None,
+    ) -> tuple[Regions | None, dict[str, Tensor]]:
+        """Choose regions as `propose` does, scatter them over the slots, describe them.
+
+        Returns:
+            The regions of each picture, None for a model without them; and, where answers point at
+            boxes, which share of them the model proposed on its own.
+        """
+        model, config = self.model, self.model.config.proposer
+        if model.regions is None:
+            return None, {}
+        own = [row for row, count in enumerate(pictures) if count]
+        user_boxes, user_mask = text.user_boxes[own], text.user_mask[own]
+        ground_boxes, ground_mask = text.ground_boxes[own], text.ground_mask[own]
+        candidates, terms = features.candidates, {}
+        chosen = select_regions(candidates, user_boxes, user_mask, config)
+        if candidates is not None and bool(ground_mask.any()):
+            met = match_boxes(ground_boxes, ground_mask, chosen) >= 0
+            terms["proposed"] = met.sum() / ground_mask.sum()
+        if self.offer_ground_boxes and candidates is not None:
+            offered = offer_ground_boxes(candidates, ground_boxes, ground_mask, config.ground_score)
+            chosen = select_regions(offered, user_boxes, user_mask, config)
+        if model.config.regions.never_empty:
+            chosen.mask[:, 0] = True  # as in `propose`: an unused slot holds a box of no size
+        if candidates is not None:
+            generators: Sequence[torch.Generator] | torch.Generator = self.generator
+            if seeds is not None:
+                generators = [torch.Generator().manual_seed(seeds[row]) for row in own]
+            keep_order = config.order == "left_to_right"
+            chosen = scatter_slots(chosen, user_mask.sum(1), generators, keep_order)
+        return model.describe_regions(features, chosen), terms
+
+    def _alignment(
+        self,
+        regions: Regions,
+        boxes: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        compared: Tensor,
+        counts: Mapping[str, float],
+    ) -> dict[str, Tensor]:
+        """Hold the regions that match an object against the words for it."""
+        slots = match_boxes(boxes, mask, regions)
+        rows, columns = torch.nonzero(slots >= 0, as_tuple=True)
+        vectors = regions.features[rows, slots[rows, columns]]
+        table = self.model.get_input_embeddings()
+        truth = compared[rows, columns][:, self.meaning]  # [n, words]
+        told = truth >= 0
+        fits = self.words(vectors, table) + self.word_bias
+        missed = binary_cross_entropy_with_logits(fits[told], truth[told], reduction="sum")
+        named = cross_entropy(self.names(vectors, table), labels[rows, columns], reduction="sum")
+        return {
+            "names": named / max(1, counts.get("names", len(rows))),
+            "comparisons": missed / max(1, counts.get("comparisons", int(told.sum()))),
+        }
+
+
+def _of_rows(regions: Regions, pictures: Sequence[int]) -> Regions:
+    """Regions of each row, of rows with 0 or 1 pictures; those without have no live slot."""
+    if all(pictures):
+        return regions
+    owner = torch.tensor(pictures).cumsum(0).sub(1).clamp(min=0)
+    shown = torch.tensor(pictures, dtype=torch.bool)[:, None]
+    boxes, scores, mask = (
+        values[owner] for values in (regions.boxes, regions.scores, regions.mask)
+    )
+    return Regions(boxes, scores, mask & shown.to(mask.device))
+
+
+class TextAnchors(nn.Module):
+    """Words and phrases as directions in token-embedding space: the mean of their tokens.
+
+    Args:
+        token_ids: of each phrase; as long as each is.
+        scale: what similarities are multiplied by at first; learned.
+    """
+
+    def __init__(self, token_ids: Sequence[Sequence[int]], scale: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        ids = [torch.tensor(row) for row in token_ids]
+        mask = [torch.ones(len(row)) for row in token_ids]
+        self.register_buffer("token_ids", pad_sequence(ids, batch_first=True), persistent=False)
+        self.register_buffer("token_mask", pad_sequence(mask, batch_first=True), persistent=False)
+
+    def forward(self, vectors: Tensor, table: nn.Module) -> Tensor:
+        """Return the scaled cosine float[n, P] of vectors float[n, D] with the P phrases.
+
+        Args:
+            vectors: to compare.
+            table: int[...] -> float[..., D], the token embeddings.
+        """
+        tokens = table(self.token_ids).float() * self.token_mask[..., None]
+        phrases = normalize(tokens.sum(1) / self.token_mask.sum(1, keepdim=True), dim=-1)
+        return normalize(vectors.float(), dim=-1) @ phrases.T * self.log_scale.exp()
+
+
+def scatter_slots(
+    regions: Regions,
+    num_user: Tensor,
+    generator: torch.Generator | Sequence[torch.Generator],
+    keep_order: bool = False,
+) -> Regions:
+    """Scatter proposals over all slots behind the user's, so that every region name is learned.
+
+    For training only.
+
+    Args:
+        regions: from `select_regions`, without features.
+        num_user: int[B], user boxes of each row, which keep their slots.
+        generator: on the CPU; decides the places. One of each row, or one of all.
+        keep_order: spread the proposals out without changing their order, in every second row; the
+            others stay as they are when pictures are asked about.
+    """
+    order = []
+    for row in range(regions.mask.shape[0]):
+        first, slots = int(num_user[row]), regions.mask.shape[1]
+        drawn = generator if isinstance(generator, torch.Generator) else generator[row]
+        places = torch.randperm(slots - first, generator=drawn)  # of each slot behind them
+        if keep_order:
+            live = int(regions.mask[row].sum()) - first
+            increasing = places[:live].sort().values
+            places = torch.cat((increasing, places[live:])) if row % 2 else places.sort().values
+        order.append(torch.cat((torch.arange(first), first + places.argsort())))
+    index = torch.stack(order).to(regions.mask.device)
+    boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
+
+
+def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:
+    """Replace every `<ground_box>` by the name of the region slot that overlaps its box best.
+
+    A turn with a box that no slot matches is not learned from: the model cannot name what was not
+    proposed.
+
+    Args:
+        text: packed rows with labels and ground boxes.
+        regions: the slots of each row, with their mask.
+        ids: of the placeholders.
+
+    Returns:
+        input_ids and labels, int[B, L] each, new tensors.
+    """
+    input_ids, labels = text.input_ids.clone(), text.labels.clone()
+    slots = match_boxes(text.ground_boxes, text.ground_mask, regions)
+    rows, columns = torch.nonzero(input_ids == ids.ground_box, as_tuple=True)
+    order = torch.cat([slots[row][text.ground_mask[row]] for row in range(len(slots))])
+    names = ids.first_region + order.clamp(min=0)
+    input_ids[rows, columns] = names
+    labels[rows, columns] = torch.where(labels[rows, columns] == IGNORED, IGNORED, names)
+    for row, column in zip(rows[order < 0].tolist(), columns[order < 0].tolist(), strict=True):
+        labels[row][text.turn[row] == text.turn[row, column]] = IGNORED
+    return input_ids, labels

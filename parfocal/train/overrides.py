@@ -1,0 +1,113 @@
+"""Typed overrides: `path=value` assignments that change a recipe before it runs."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from parfocal.errors import ConfigError
+from parfocal.train.recipe import Recipe, build
+
+
+def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Apply `path=value` assignments such as `stages.perception.optim.lr=1e-3`.
+
+    Stages and sources are named by their name or number. Values are typed by the field they
+    replace; `none` unsets one that may be unset.
+
+    Raises:
+        ConfigError: for an unknown path (listing its siblings) or a value of the wrong type.
+    """
+    for assignment in assignments:
+        path, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"override {assignment!r} is not of the form path=value.")
+        recipe = _assign(recipe, path.strip().split("."), value.strip(), path)
+    return recipe
+
+
+def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(owner, tuple):
+        index = _place(owner, head)
+        if index is None or not rest:
+            names = [getattr(item, "name", str(place)) for place, item in enumerate(owner)]
+            raise ConfigError(
+                f"override {whole!r}: {head!r} is not one of {names}, or names no field of it."
+            )
+        return (*owner[:index], _assign(owner[index], rest, value, whole), *owner[index + 1 :])
+    if isinstance(owner, Mapping):
+        inner = _assign(owner.get(head, {}), rest, value, whole) if rest else _read(value)
+        return {**owner, head: inner}
+    if owner is None:
+        raise ConfigError(
+            f"override {whole!r} goes into something that is not set; give all of it at once, "
+            "as JSON."
+        )
+    if not dataclasses.is_dataclass(owner):
+        raise ConfigError(f"override {whole!r} goes deeper than there are fields.")
+    siblings = [item.name for item in dataclasses.fields(owner)]
+    if head not in siblings:
+        close = difflib.get_close_matches(head, siblings, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(
+            f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} "
+            f"Its fields are {siblings}."
+        )
+    current = getattr(owner, head)
+    new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
+    return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+
+
+def _place(items: tuple[Any, ...], head: str) -> int | None:
+    """Return the index of the item that `head` names, by its name or by its number."""
+    names = [getattr(item, "name", str(index)) for index, item in enumerate(items)]
+    if head in names:
+        return names.index(head)
+    return int(head) if head.isdigit() and int(head) < len(items) else None
+
+
+def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
+    """Read `value` as the type of the field it replaces."""
+    hint = get_type_hints(type(owner))[name]
+    choices = [kind for kind in get_args(hint) if kind is not type(None)]
+    if type(None) in get_args(hint):
+        if value in ("none", "null"):
+            return None
+        (hint,) = choices
+    if hint is str or get_origin(hint) is Literal:
+        return value
+    parsed = _read(value)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, _of_type(dict, parsed, value, whole))
+    if get_origin(hint) is tuple and isinstance(parsed, list):
+        kinds = get_args(hint)
+        if kinds[1:] == (Ellipsis,):
+            kinds = kinds[:1] * len(parsed)
+        if len(kinds) != len(parsed):
+            raise ConfigError(f"override {whole!r}: {value!r} needs {len(kinds)} values.")
+        pairs = zip(kinds, parsed, strict=True)
+        return tuple(_of_type(kind, item, value, whole) for kind, item in pairs)
+    kind = get_origin(hint) or hint
+    return _of_type(dict if kind is collections.abc.Mapping else kind, parsed, value, whole)
+
+
+def _read(value: str) -> Any:
+    """Read JSON; what is not JSON is a string."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
+    """Return `parsed` if it is a `kind`; integers become floats where floats are wanted."""
+    if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
+        return float(parsed)
+    if not isinstance(parsed, kind) or (isinstance(parsed, bool) and kind is not bool):
+        raise ConfigError(f"override {whole!r}: {value!r} is not a {kind.__name__}.")
+    return parsed

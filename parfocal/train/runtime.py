@@ -1,0 +1,39 @@
+"""What a run needs to know of the machine it is on; it changes the speed, never the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILE = "runtime.json"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a run runs, apart from its recipe.
+
+    Attributes:
+        data: folder that the paths of mixtures are relative to; "" for the working folder.
+        micro_batch: Samples that a process computes at a time; 0: all of its part of a step.
+        trackers: of Transformers' `report_to`, such as "tensorboard" or "wandb".
+    """
+
+    data: str = ""
+    micro_batch: int = 0
+    trackers: tuple[str, ...] = ()
+
+    def save(self, out: Path) -> None:
+        """Keep it with the run, so that its processes find it."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        (out / _FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def of(cls, out: Path) -> Runtime:
+        """Read what `save` wrote; the defaults where nothing was."""
+        path = out / _FILE
+        if not path.exists():
+            return cls()
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**values, "trackers": tuple(values["trackers"])})
