@@ -13,18 +13,54 @@ from parfocal.cli import show
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="'mini'.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A name ('mini', 'groma', ...) or a Python file with a RECIPE."
+        ),
+    ],
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Change a value; may be repeated."),
     ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", metavar="S", help="Only this stage; may be repeated."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")] = Path(
         "out/train"
     ),
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder that paths of mixtures start from."),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
             "--processes", metavar="N", min=1, help="Default: one a GPU, or up to two on a CPU."
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batch",
+            metavar="N",
+            min=1,
+            help="Samples that a process computes at a time; the step stays as large as it is.",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            metavar="DIR",
+            help="Compute what frozen towers see once, and keep it here.",
+        ),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track", metavar="NAME", help="'tensorboard', 'wandb' or 'trackio'; may be repeated."
         ),
     ] = None,
     resume: Annotated[
@@ -39,10 +75,18 @@ def train(
     Example: parfocal train mini --set seed=1 --print-config
     """
     from parfocal import recipes
+    from parfocal.train.runtime import Runtime
 
-    resolved = recipes.get_recipe(recipe, assignments or [])
+    chosen = recipes.find_recipe(recipe)
+    resolved = recipes.resolve(chosen, assignments or [], stage or [])
     if print_config:
         sys.stdout.write(resolved.to_json() + "\n")
         return
     logging.getLogger("parfocal").setLevel(logging.INFO)
-    show.show_saved(recipes.run_recipe(recipe, assignments or [], out, processes, resume))
+    runtime = Runtime(
+        data=str(data or ""),
+        micro_batch=micro_batch or 0,
+        features=str(features or ""),
+        trackers=tuple(track or ()),
+    )
+    show.show_saved(recipes.run_recipe(chosen, resolved, out, processes, resume, runtime))

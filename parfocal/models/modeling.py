@@ -12,7 +12,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -36,7 +36,7 @@ from parfocal.models.proposer import (
 )
 from parfocal.models.refine import build_refiner
 from parfocal.models.regions import build_regions
-from parfocal.models.vision import VisionTowers
+from parfocal.models.vision import VisionFeatures, VisionTowers
 
 MATCH_IOU = 0.5  # a box of the answer is "the same" as a region slot from here on
 
@@ -66,6 +66,36 @@ class ImageFeatures:
         tokens = None if self.tokens is None else self.tokens[rows]
         levels = [level[rows] for level in self.levels]
         return ImageFeatures(self.image[rows], levels, candidates, tokens)
+
+
+@dataclass
+class Perception:
+    """What towers and proposer make of pictures, before anything is fitted to a language model.
+
+    Where they are frozen, it can be computed once and kept.
+
+    Attributes:
+        vision: maps of the towers.
+        candidates: the proposer's suggestions, or None without a proposer.
+    """
+
+    vision: VisionFeatures
+    candidates: Candidates | None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Perception:
+        """Return the same on another device, without what a proposer's loss needs."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=non_blocking)
+
+        maps = {
+            item.name: [move(value) for value in getattr(self.vision, item.name)]
+            for item in fields(self.vision)
+        }
+        candidates = self.candidates
+        if candidates is not None:
+            candidates = Candidates(move(candidates.boxes), move(candidates.scores), None)
+        return Perception(VisionFeatures(**maps), candidates)
 
 
 @dataclass
@@ -167,21 +197,27 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # Step 1: once an image
 
-    def encode(self, pixel_values: Sequence[Tensor] | Tensor) -> ImageFeatures:
+    def perceive(self, pixel_values: Sequence[Tensor] | Tensor) -> Perception:
+        """Run the towers and the proposer; the argument is that of `encode`."""
+        inputs = [pixel_values] if isinstance(pixel_values, Tensor) else list(pixel_values)
+        features = self.vision(inputs)
+        candidates = self.proposer(features.proposer) if self.proposer is not None else None
+        if candidates is not None and self.refiner is not None:
+            candidates = self.refiner(features.levels, candidates)
+        return Perception(features, candidates)
+
+    def encode(self, pixel_values: Sequence[Tensor] | Tensor | Perception) -> ImageFeatures:
         """Encode pictures.
 
         Args:
             pixel_values: float[B, 3, S, S] for one tower, or a sequence with one such tensor a
                 tower. Of a row with several pictures, such as frames, each is one of the B; see
-                `rows_of`.
+                `rows_of`. Or what `perceive` made of them.
         """
-        inputs = [pixel_values] if isinstance(pixel_values, Tensor) else list(pixel_values)
-        features = self.vision(inputs)
+        seen = pixel_values if isinstance(pixel_values, Perception) else self.perceive(pixel_values)
+        features, candidates = seen.vision, seen.candidates
         fused = self.fusion(features.tokens, features.levels)
         image = self.projector(fused)
-        candidates = self.proposer(features.proposer) if self.proposer is not None else None
-        if candidates is not None and self.refiner is not None:
-            candidates = self.refiner(features.levels, candidates)
         read = {"b2f_attention": features.tokens[0], "f2b_attention": fused}
         tokens = read.get(self.config.regions.merge)
         levels = features.levels

@@ -109,11 +109,7 @@ class ParfocalProcessor:
         `pad` centres the picture on a square of the tower's mean colour before it is resized
         (bicubic, antialiased). A tower with `input_from` gets the other one's input, shrunk.
         """
-        vision, frame = self.settings.vision, image_frame(image)
-        warp = Warp.identity(frame)
-        if vision.resize == "pad":
-            warp = Warp.pad_to_square(frame)
-        tensors = []
+        vision, tensors = self.settings.vision, []
         for tower in vision.towers:
             canvas = image
             if vision.resize == "pad" and image.width != image.height:
@@ -130,7 +126,13 @@ class ParfocalProcessor:
             if tower.input_from is not None:
                 source, side = tensors[tower.input_from][None], tower.image_size
                 tensors[index] = interpolate(source, (side, side), mode="bilinear")[0]
-        return tensors, warp.then(Warp.to_unit(warp.target))
+        return tensors, self.warp(image_frame(image))
+
+    def warp(self, frame: Frame) -> Warp:
+        """Lead from the pixels of a picture to the unit square of the model's input."""
+        pads = self.settings.vision.resize == "pad"
+        warp = Warp.pad_to_square(frame) if pads else Warp.identity(frame)
+        return warp.then(Warp.to_unit(warp.target))
 
     def pixel_values(self, images: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
         """Return one float[B, 3, S, S] a tower and one Warp an image.
@@ -306,8 +308,8 @@ class ParfocalProcessor:
             samples: one a row.
             warps: of the first picture of each.
             objects: the further pictures of each; opened here if None.
-            max_length: most tokens of a row behind the prefix: turns that do not fit are left out,
-                and if it is the first one, its answer is cut; 0: no limit.
+            max_length: most tokens of a row behind the prefix: turns that do not fit are left out;
+                of the first one, the answer is cut if the question fits. 0: no limit.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer.
@@ -371,9 +373,9 @@ class ParfocalProcessor:
             fits = len(asked) + len(said) + len(after) <= room
             if not fits:
                 logger.info("%s: turn %d and what follows is too long", sample.id, number)
-                if number:
+                if number or len(asked) >= room:
                     break
-                said, after = said[: max(0, room - len(asked))], []
+                said, after = said[: room - len(asked)], []
             room -= len(asked) + len(said) + len(after)
             written += asking
             ids += asked + said + after

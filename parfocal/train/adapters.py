@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from parfocal.errors import ConfigError
 from parfocal.train.recipe import Lora
 
 _MARK = "lora_"  # in the names of all parameters that PEFT adds
+_BASE = "base_layer."  # in the names of those that it adds to
 
 
 def is_adapter(name: str) -> bool:
@@ -46,17 +49,24 @@ def add_adapters(text: nn.Module, settings: Lora) -> None:
         ) from err
 
 
-def merge_adapters(text: nn.Module) -> None:
-    """Add every adapter's product to the weights it is on, and take the adapters away."""
-    from peft.tuners.lora import LoraLayer
+def merged(weights: Mapping[str, Tensor], settings: Lora) -> dict[str, Tensor]:
+    """Add every adapter's product to the weight it is on; returns weights by their own names.
 
-    for name, part in list(text.named_modules()):
-        if isinstance(part, LoraLayer):
-            part.merge()
-            owner, _, own = name.rpartition(".")
-            setattr(text.get_submodule(owner), own, part.get_base_layer())
-    if hasattr(text, "peft_config"):
-        del text.peft_config
+    Args:
+        weights: of the whole model, adapters included.
+        settings: that the adapters were made with.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if is_adapter(name):
+            continue
+        plain = name.replace(_BASE, "")
+        down = weights.get(name.replace(f"{_BASE}weight", "lora_A.default.weight"))
+        if _BASE in name and name.endswith(".weight") and down is not None:
+            up = weights[name.replace(f"{_BASE}weight", "lora_B.default.weight")]
+            value = value + (settings.alpha / settings.rank * (up @ down)).to(value.dtype)
+        found[plain] = value
+    return found
 
 
 def _is_linear(part: nn.Module) -> bool:

@@ -25,7 +25,9 @@ from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_tur
 from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import DataError
+from parfocal.models.modeling import Perception
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.feature_cache import FeatureCache, picture_key
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 
@@ -95,10 +97,12 @@ class AnswerCollator:
     Args:
         processor: of the model.
         max_length: text tokens of a row, see `Stage`.
+        cache: where the features of pictures are, so that these are not opened; None opens them.
     """
 
     processor: ParfocalProcessor
     max_length: int = 0
+    cache: FeatureCache | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective.
@@ -115,20 +119,23 @@ class AnswerCollator:
                     "and further ones as the object images that questions show."
                 )
             objects.append(sample.open_images()[1:] if shown else [])
-        seen = [sample.open_image() for sample in samples if sample.images]
-        pixel_values, own = self.processor.pixel_values(seen) if seen else ([], [])
-        left = iter(own)
-        warps = [
-            next(left) if sample.images else Warp.identity(sample.regions.frame)
-            for sample in samples
-        ]
+            frame = sample.regions.frame
+            warps.append(self.processor.warp(frame) if sample.images else Warp.identity(frame))
         text = self.processor.pack(samples, warps, objects, self.max_length)
         return {
-            "pixel_values": pixel_values,
+            "pixel_values": self._pictures([sample for sample in samples if sample.images]),
             "text": text,
             "pictures": [min(1, len(sample.images)) for sample in samples],
             "seeds": [crc32(sample.id.encode()) for sample in samples],
         }
+
+    def _pictures(self, samples: Sequence[Sample]) -> list[torch.Tensor] | Perception:
+        """What the model sees of the first pictures; an empty list where there are none."""
+        if not samples:
+            return []
+        if self.cache is not None:
+            return self.cache.read([picture_key(sample.images[0]) for sample in samples])
+        return self.processor.pixel_values([sample.open_image() for sample in samples])[0]
 
 
 def _shown(text: GroundedText) -> int:

@@ -20,6 +20,7 @@ from parfocal.models.config import TokenIds
 from parfocal.models.modeling import (
     ImageFeatures,
     ParfocalForConditionalGeneration,
+    Perception,
     match_boxes,
     rows_of,
 )
@@ -83,6 +84,8 @@ class LanguageObjective(nn.Module):
         self.model, self.region_weight = model, region_weight
         self.offer_ground_boxes = offer_ground_boxes
         self.aligns = bool(names)
+        # what FSDP keeps in one piece
+        self._no_split_modules = list(getattr(model.text, "_no_split_modules", None) or ())
         if names:
             self.names = TextAnchors(names, scale=12.0)
             words = [(index, word) for index, group in enumerate(comparisons) for word in group]
@@ -114,7 +117,7 @@ class LanguageObjective(nn.Module):
 
     def forward(
         self,
-        pixel_values: list[Tensor],
+        pixel_values: list[Tensor] | Perception,
         text: TextBatch,
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
@@ -128,7 +131,8 @@ class LanguageObjective(nn.Module):
         """Compute the loss of one batch.
 
         Args:
-            pixel_values: one float[P, 3, S, S] a tower.
+            pixel_values: one float[P, 3, S, S] a tower, or what `perceive` made of them; empty
+                where no row has a picture.
             text: from `ParfocalProcessor.pack`.
             boxes: float[B, N, 4], cxcywh, unit frame, the scene's objects; this and the next three
                 where the objective aligns.
@@ -167,7 +171,7 @@ class LanguageObjective(nn.Module):
 
     def _see(
         self,
-        pixel_values: list[Tensor],
+        pixel_values: list[Tensor] | Perception,
         text: TextBatch,
         pictures: Sequence[int],
         seeds: Sequence[int] | None,

@@ -156,6 +156,10 @@ class Stage:
             self.max_length >= 0, f"{where} has max_length {self.max_length}, must be 0 or more."
         )
 
+    def trains(self, part: str) -> bool:
+        """Whether anything of a part of the model trains in this stage."""
+        return any(f"{prefix}.".startswith(f"{part}.") for prefix in self.trainable)
+
     @property
     def steps(self) -> int:
         """Number of optimiser steps, of a stage whose `samples` are known."""

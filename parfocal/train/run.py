@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from parfocal.train.data import (
     SceneDataset,
 )
 from parfocal.train.detection import DetectionObjective
+from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
@@ -188,39 +191,64 @@ def _launch(out: Path, processes: int) -> None:
 
 
 def work(out: Path) -> None:
-    """Train all stages of the run in `out`; every process of the run calls this."""
+    """Train all stages of the run in `out`; every process of the run calls this.
+
+    Each stage begins with the file that the one before it left, so a run that goes on and one that
+    never stopped do the same.
+    """
     recipe = Recipe.from_json((out / "recipe.json").read_text(encoding="utf-8"))
     runtime = Runtime.of(out)
-    torch.manual_seed(recipe.seed)
     processor = ParfocalProcessor.from_pretrained(out / "start")
-    model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
-    load_parts(model, recipe.weights)
-    for part in (model.vision, model.proposer):
-        if part is not None:
-            part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
-    # faster backward than fused attention on a CPU with packed masks
-    model.text.set_attn_implementation("eager")
+    before: Path | None = None
     for stage in recipe.stages:
         done = out / stage.name / "model.safetensors"
-        if done.exists():
-            load_model(model, str(done))
-            continue
-        start = [value.clone() for value in _numbers(model)] if stage.start_share else []
-        _train(model, processor, recipe, stage, out / stage.name, runtime)
-        for value, before in zip(_numbers(model), start, strict=bool(start)):
-            value.lerp_(before.to(value.device), stage.start_share)
-        if _is_main():
-            _report(model, processor, stage, out / stage.name)
-            _save_whole(model, done)
-        _share(model, done)
+        if not done.exists():
+            model = _model(out, recipe, before)
+            weights = _train(model, processor, recipe, stage, out / stage.name, runtime)
+            if _is_main():
+                trained = _model(out, recipe, before)
+                _take(trained, weights, stage.start_share)
+                _report(trained, processor, stage, out / stage.name)
+                _save_whole(trained, done)
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
+        before = done
     if _is_main():
+        model = _model(out, recipe, before)
         model.generation_config.update(**recipe.generation)
         model.to(torch.bfloat16).save_pretrained(out / "model")
         processor.save_pretrained(out / "model")
 
 
+def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
+    """Build the model as a stage begins with it: from the stage before, or from the start."""
+    torch.manual_seed(recipe.seed)
+    model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
+    if before is None:
+        load_parts(model, recipe.weights)
+    else:
+        load_model(model, str(before))
+    for part in (model.vision, model.proposer):
+        if part is not None:
+            part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
+    # faster backward than fused attention on a CPU with packed masks
+    model.text.set_attn_implementation("eager")
+    return model
+
+
+def _take(
+    model: ParfocalForConditionalGeneration, weights: Mapping[str, Tensor], start_share: float
+) -> None:
+    """Fill a model with trained weights, or with a mean of these and its own."""
+    values = _numbers(model)
+    own = [value.clone() for value in values] if start_share else []
+    model.load_state_dict(dict(weights))
+    for value, before in zip(values if start_share else [], own, strict=True):
+        value.lerp_(before, start_share)
+
+
 def _numbers(model: ParfocalForConditionalGeneration) -> list[Tensor]:
-    """Return what a mean of two models is taken of: weights and statistics, tied ones once."""
+    """What a mean of two models is taken of: weights and statistics, tied ones once."""
     values = (*model.parameters(), *model.buffers())
     return [value.detach() for value in values if value.is_floating_point()]
 
@@ -232,13 +260,6 @@ def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
     os.replace(part, path)
 
 
-def _share(model: ParfocalForConditionalGeneration, path: Path) -> None:
-    """Give every process the weights that were saved: batch statistics differ between processes."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        load_model(model, str(path))
-
-
 def _train(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
@@ -246,7 +267,7 @@ def _train(
     stage: Stage,
     out: Path,
     runtime: Runtime,
-) -> None:
+) -> dict[str, Tensor]:
     torch.manual_seed(recipe.seed)  # of the objective's heads, whatever stages ran before
     if stage.mixture is None:
         objective, dataset, collator = _on_scenes(model, processor, recipe, stage)
@@ -255,7 +276,7 @@ def _train(
         stage = counted(stage, opened)
         objective, dataset = _on_mixture(model, processor, recipe, stage, opened, runtime)
         collator = None
-    run_stage(
+    return run_stage(
         objective, stage, recipe, dataset, collator, out, micro_batch=runtime.micro_batch or None,
         trackers=runtime.trackers,
     )  # fmt: skip
@@ -289,7 +310,10 @@ def _on_mixture(
     """Objective and batches of a stage on files."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro, _ = divide(stage, world, runtime.micro_batch or None)
-    collate: Collate = AnswerCollator(processor, stage.max_length)
+    cache = None
+    if runtime.features and not stage.trains("vision"):
+        cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
+    collate: Collate = AnswerCollator(processor, stage.max_length, cache)
     objective: nn.Module = LanguageObjective(
         model,
         region_weight=stage.region_loss_weight,
@@ -298,6 +322,30 @@ def _on_mixture(
     rank = int(os.environ.get("RANK", "0"))
     loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
     return objective, EndlessBatches(loader)
+
+
+def _remembered(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    opened: OpenMixture,
+    folder: Path,
+) -> FeatureCache:
+    """Compute the features of all pictures of a stage, each process its own share of them."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    cache = FeatureCache(folder, model, not (stage.trains("proposer") or stage.trains("refiner")))
+    epochs = itertools.count()
+    read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
+    share = itertools.islice(read, -(-stage.samples // world))
+    count = fill(cache, model, processor, share, bf16=recipe.bf16)
+    logger.info("stage %s: features of %d pictures computed", stage.name, count)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    cache.refresh()
+    return cache
 
 
 def build_language_objective(

@@ -17,11 +17,14 @@ class Runtime:
     Attributes:
         data: folder that the paths of mixtures are relative to; "" for the working folder.
         micro_batch: Samples that a process computes at a time; 0: all of its part of a step.
+        features: folder for what frozen towers make of pictures, which is then computed once; "" to
+            compute it every time.
         trackers: of Transformers' `report_to`, such as "tensorboard" or "wandb".
     """
 
     data: str = ""
     micro_batch: int = 0
+    features: str = ""
     trackers: tuple[str, ...] = ()
 
     def save(self, out: Path) -> None:

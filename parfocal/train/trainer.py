@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from parfocal.errors import ConfigError, TrainingError
-from parfocal.train.adapters import add_adapters, is_adapter, merge_adapters
+from parfocal.train.adapters import add_adapters, is_adapter, merged
 from parfocal.train.checkpoints import newest, part_folder, prune, publish
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
+from parfocal.train.progress import StageProgress
 from parfocal.train.recipe import Recipe, Stage
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class StageTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Take the batches of a step, and count what its mean loss is over."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if isinstance(self.train_dataset, EndlessBatches):
+            batches = send_to_device(batches, self.args.device)
         if self.recipe.loss_mean == "step" and batches:
             self._counts = self._counted(batches)
         return batches, items
@@ -102,7 +106,23 @@ class StageTrainer(Trainer):
         """Save the objective as safetensors; tied tables are written once."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(folder / "model.safetensors"))
+        if state_dict is None:
+            save_model(self.model, str(folder / "model.safetensors"))
+        else:  # gathered from all processes, where each holds a part
+            save_file(state_dict, str(folder / "model.safetensors"))
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """The model's weights by name, adapters merged; in the main process, nothing in others."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if not self.is_world_process_zero():
+            return {}
+        prefix = "model."
+        weights = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+        return weights if self.stage.lora is None else merged(weights, self.stage.lora)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its name and give it the name when all of it is on disk."""
@@ -257,7 +277,7 @@ def run_stage(
     callbacks: Sequence[TrainerCallback] = (),
     micro_batch: int | None = None,
     trackers: Sequence[str] = (),
-) -> None:
+) -> dict[str, Tensor]:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
     Args:
@@ -275,6 +295,9 @@ def run_stage(
     A checkpoint that is already in `out` is continued; one that was cut off while it was written is
     passed over.
 
+    Returns:
+        The model's weights by name, adapters merged; in the main process, nothing in others.
+
     Raises:
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
             of `stage.trainable` names no parameter.
@@ -289,20 +312,20 @@ def run_stage(
         args=_arguments(stage, recipe, out, micro_batch, endless, trackers),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[JsonLog(out / "metrics.jsonl"), *callbacks],
+        callbacks=[JsonLog(out / "metrics.jsonl"), StageProgress(stage.name), *callbacks],
     )
+    trainer.remove_callback(PrinterCallback)  # it would write to stdout
     trainer.stage, trainer.recipe = stage, recipe
     checkpoint = newest(out)
     if checkpoint is not None and isinstance(dataset, EndlessBatches):
         dataset.load(checkpoint, trainer.args.process_index)
-    text = objective.model.text
     if stage.gradient_checkpointing:
-        text.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        text = objective.model.text
+        # Transformers gave the switch another name within version 5
+        name = "activation_checkpointing_enable"
+        getattr(text, name, text.gradient_checkpointing_enable)()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if stage.gradient_checkpointing:
-        text.gradient_checkpointing_disable()
-    if stage.lora is not None:
-        merge_adapters(text)
+    return trainer.model_weights()
 
 
 def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:

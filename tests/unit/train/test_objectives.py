@@ -230,14 +230,14 @@ def test_names_of_regions_count_as_the_stage_says(make_model, processor):
     logits[0, first] = 5.0
     targets = torch.tensor([first, first - 1])  # pointing is learned, the rest is not
     pointing, word = torch.nn.functional.cross_entropy(logits, targets, reduction="none").tolist()
-    loss = objective._answer_loss(logits, targets)
+    loss = objective._answer_loss(logits, targets, {})
     assert float(loss) == pytest.approx((3 * pointing + word) / 4)
-    assert float(objective._answer_loss(logits[:0], targets[:0])) == 0
+    assert float(objective._answer_loss(logits[:0], targets[:0], {})) == 0
 
 
 def alignment(objective, regions: Regions, batch) -> dict[str, torch.Tensor]:
     keys = ("boxes", "mask", "labels", "compared")
-    return objective._alignment(regions, *(batch[key] for key in keys))
+    return objective._alignment(regions, *(batch[key] for key in keys), {})
 
 
 def test_alignment_alone_brings_regions_to_their_words(make_model, processor, toy_talk):

@@ -18,6 +18,7 @@ from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
+from parfocal.train.runtime import Runtime
 
 OPTIM = Optim(lr=3e-3, warmup_steps=2)
 FIND = Stage(
@@ -112,7 +113,7 @@ def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.SceneReader, "__getitem__", watch)
     first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
-    monkeypatch.setattr(run, "data_fingerprint", lambda recipe, stage: {})  # it looks as well
+    monkeypatch.setattr(run, "data_fingerprint", lambda *parts: {})  # it looks as well
     start(recipe_of(first, second), tmp_path)
     assert sorted(seen[:4]) == [("train", index) for index in range(4)]
     assert sorted(seen[4:]) == [("train", index) for index in range(4, 8)]
@@ -186,7 +187,9 @@ def test_resuming_with_another_recipe_is_refused_and_named(start, tmp_path, no_t
 def test_other_data_has_another_fingerprint(toy_bank, in_process):
     one, two = recipe_of(FIND, TALK), recipe_of(FIND, dataclasses.replace(TALK, samples=13))
     prints = [
-        run.data_fingerprint(recipe, stage) for recipe in (one, two) for stage in recipe.stages
+        run.data_fingerprint(recipe, stage, Runtime())
+        for recipe in (one, two)
+        for stage in recipe.stages
     ]
     assert prints[0] == prints[2]
     assert (prints[1]["first"], prints[1]["count"]) == (12, 12)

@@ -1,0 +1,215 @@
+"""What frozen towers and a frozen proposer make of pictures, computed once and kept on disk.
+
+Later epochs, stages and runs then train at the price of the language model alone. A shard is a
+safetensors file that is whole or not there; an entry is found by what the picture is and by the
+weights that saw it, so one folder can serve many models.
+
+Shapes: C channels, G grid cells a side, K candidates; an entry has no batch axis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from parfocal.data.sample import ImageRef, Sample
+from parfocal.errors import CheckpointError
+from parfocal.images import image_digest
+from parfocal.models.modeling import ParfocalForConditionalGeneration, Perception
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.proposer import Candidates
+from parfocal.models.vision import VisionFeatures
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 256 << 20
+_SUFFIX = ".safetensors"
+_LISTS = ("tokens", "levels", "proposer")
+
+
+class FeatureCache:
+    """Entries of one model's frozen parts.
+
+    Args:
+        folder: of all models' shards; created when it does not exist.
+        model: its towers, and its proposer if `with_candidates`, are what the entries are of.
+        with_candidates: keep proposals, and not the maps that only the proposer reads.
+    """
+
+    def __init__(
+        self, folder: Path, model: ParfocalForConditionalGeneration, with_candidates: bool
+    ) -> None:
+        self.with_candidates = with_candidates and model.proposer is not None
+        parts = [model.vision]
+        if self.with_candidates:
+            parts += [part for part in (model.proposer, model.refiner) if part is not None]
+        self.folder = folder / weights_digest(parts)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._places: dict[str, tuple[Path, list[str]]] = {}
+        self.refresh()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def refresh(self) -> None:
+        """Look again which entries there are; other processes may have written some."""
+        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
+            with safe_open(path, "pt") as shard:
+                for name in shard.keys():  # noqa: SIM118, it is no mapping
+                    key, _, field = name.partition("/")
+                    known = self._places.setdefault(key, (path, []))
+                    if known[0] == path and field not in known[1]:
+                        known[1].append(field)
+
+    def write(self, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write a shard, under a name that no other process writes."""
+        digest = hashlib.sha256("".join(sorted(entries)).encode()).hexdigest()[:16]
+        path = self.folder / f"{digest}{_SUFFIX}"
+        part = path.with_suffix(f".part{os.getpid()}")
+        tensors = {
+            f"{key}/{field}": value.contiguous()
+            for key, entry in entries.items()
+            for field, value in entry.items()
+        }
+        save_file(tensors, str(part))
+        os.replace(part, path)
+        for key, entry in entries.items():
+            self._places[key] = (path, list(entry))
+
+    def read(self, keys: Sequence[str]) -> Perception:
+        """Read entries as a batch, in order.
+
+        Raises:
+            CheckpointError: if one is not there.
+        """
+        rows = [self._entry(key) for key in keys]
+        stacked = {field: torch.stack([row[field] for row in rows]) for field in rows[0]}
+        lists = {
+            name: [stacked[f"{name}.{index}"] for index in range(_count(stacked, name))]
+            for name in _LISTS
+        }
+        candidates = None
+        if "boxes" in stacked:
+            candidates = Candidates(stacked["boxes"], stacked["scores"], None)
+        return Perception(VisionFeatures(**lists), candidates)
+
+    def _entry(self, key: str) -> dict[str, Tensor]:
+        if key not in self._places:
+            raise CheckpointError(
+                f"the feature cache in {self.folder} lacks a picture that is trained on: it has "
+                "changed since, or its row was left out then. Start the stage again, which "
+                "computes what is missing."
+            )
+        path, fields = self._places[key]
+        with safe_open(path, "pt") as shard:
+            return {field: shard.get_tensor(f"{key}/{field}") for field in fields}
+
+
+def _count(fields: Mapping[str, Tensor], name: str) -> int:
+    return sum(field.startswith(f"{name}.") for field in fields)
+
+
+def weights_digest(parts: Iterable[nn.Module]) -> str:
+    """A name for weights: the first 24 hexadecimal digits of a SHA-256 over names and values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name, value in part.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            flat = value.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def picture_key(image: ImageRef) -> str:
+    """A name for a picture: of its file with size and time of change, or of its pixels.
+
+    Args:
+        image: not a crop of another.
+    """
+    if image.path is None or image.pixels is not None:
+        return image_digest(image.open())[:32]
+    path = Path(image.path)
+    found = path.stat()
+    text = json.dumps([str(path.resolve()), found.st_size, found.st_mtime_ns, image.video_frame])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def fill(
+    cache: FeatureCache,
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    samples: Iterable[Sample],
+    batch_size: int = 16,
+    bf16: bool = False,
+) -> int:
+    """Compute what is missing, and return how many pictures that were.
+
+    Args:
+        cache: of `model`.
+        model: in evaluation mode while this runs.
+        processor: of the model.
+        samples: as they will be trained on; those without a picture are passed over.
+        batch_size: pictures at a time.
+        bf16: compute under autocast, as training does.
+    """
+    was_training, device = model.training, model.device
+    model.eval()
+    entries: dict[str, dict[str, Tensor]] = {}
+    size, written = 0, 0
+    batches = _missing(cache, samples)
+    while batch := dict(islice(batches, batch_size)):
+        pixels, _ = processor.pixel_values([sample.open_image() for sample in batch.values()])
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            seen = model.perceive([value.to(device) for value in pixels])
+        for row, key in enumerate(batch):
+            entries[key] = _row(seen, row, cache.with_candidates)
+            size += sum(value.nbytes for value in entries[key].values())
+        if size >= SHARD_BYTES:
+            cache.write(entries)
+            written, size, entries = written + len(entries), 0, {}
+    if entries:
+        cache.write(entries)
+    model.train(was_training)
+    return written + len(entries)
+
+
+def _missing(cache: FeatureCache, samples: Iterable[Sample]) -> Iterator[tuple[str, Sample]]:
+    """The pictures that are not in the cache, each once."""
+    met: set[str] = set()
+    for sample in samples:
+        if not sample.images:
+            continue
+        key = picture_key(sample.images[0])
+        if key not in cache and key not in met:
+            met.add(key)
+            yield key, sample
+
+
+def _row(seen: Perception, row: int, with_candidates: bool) -> dict[str, Tensor]:
+    """One picture's entry, on the CPU."""
+    lists = {"tokens": seen.vision.tokens, "levels": seen.vision.levels}
+    if not with_candidates:
+        lists["proposer"] = seen.vision.proposer
+    entry = {
+        f"{name}.{index}": value[row].cpu()
+        for name, values in lists.items()
+        for index, value in enumerate(values)
+    }
+    if with_candidates and seen.candidates is not None:
+        entry["boxes"], entry["scores"] = (
+            seen.candidates.boxes[row].cpu(), seen.candidates.scores[row].cpu(),
+        )  # fmt: skip
+    return entry

@@ -1,0 +1,214 @@
+"""Stages on files: mixtures in, the same weights however the work is divided, resumed or cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from parfocal.data.jsonl import write_jsonl
+from parfocal.data.mixture import Mixture, MixtureSource
+from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import Sample, Turn
+from parfocal.data.scenes.turns import with_turns
+from parfocal.dialects import GroundedText, get_dialect
+from parfocal.errors import CheckpointError, ConfigError, DataError
+from parfocal.train import run
+from parfocal.train.data import AnswerCollator
+from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.language import LanguageObjective
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
+from parfocal.train.run import start_run
+from parfocal.train.runtime import Runtime
+
+TALK = Stage(
+    "talk", "language", ("projector", "regions.position", "regions.lift", "text"), samples=16,
+    batch_size=4, mixture=Mixture((MixtureSource("toy", "toy.jsonl", images="pictures"),)),
+    optim=Optim(lr=3e-3, warmup_steps=1), eval_samples=0,
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture(scope="session")
+def files(toy_bank, tmp_path_factory):
+    """A folder with eight rows about drawn pictures and four in words alone."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "pictures").mkdir()
+    dialect, rows = get_dialect("region_tokens"), []
+    reader = SceneReader("train", 8, (64,), toy_bank)
+    for index in range(8):
+        sample = with_turns(reader[index], dialect, np.random.default_rng(index))
+        name = f"{index}.png"
+        sample.open_image().save(folder / "pictures" / name)
+        image = dataclasses.replace(sample.images[0], path=name, pixels=None)
+        rows.append(dataclasses.replace(sample, images=(image,)))
+    for word in ("one", "two", "three", "four"):
+        turns = (Turn("user", GroundedText.of(word)), Turn("assistant", GroundedText.of(word)))
+        rows.append(Sample(f"words:{word}", (), turns))
+    write_jsonl(rows, folder / "toy.jsonl")
+    return folder
+
+
+@pytest.fixture
+def train(files, tiny_parts, tmp_path):
+    """Train one stage; returns its weights."""
+
+    def begin(name: str, stage: Stage = TALK, resume=False, **runtime):
+        recipe = Recipe("demo", "tiny", (stage,), seed=5, bf16=False)
+        settings = Runtime(data=str(files), **runtime)
+        start_run(recipe, *tiny_parts, tmp_path / name, 1, resume=resume, runtime=settings)
+        return load_file(tmp_path / name / stage.name / "model.safetensors")
+
+    return begin
+
+
+def losses(folder) -> list[float]:
+    lines = (folder / "talk" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row["loss"] for row in map(json.loads, lines) if "loss" in row]
+
+
+def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_a_mixture_trains_and_its_length_is_that_of_its_epochs(train, tmp_path):
+    stage = dataclasses.replace(TALK, samples=0, epochs=2.0)
+    before = train("none", dataclasses.replace(TALK, samples=1, optim=Optim(lr=1e-12)))
+    after = train("two", stage)
+    found = losses(tmp_path / "two")
+    assert len(found) == 6  # 24 rows, 4 a step
+    assert found[-1] < found[0]
+    log = (tmp_path / "two" / "talk" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert 0 <= json.loads(log.splitlines()[0])["proposed"] <= 1
+    assert gap(before, after) > 1e-3
+    record = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert record["data"]["talk"]["sources"][0]["name"] == "toy"
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_step_is_the_same_however_it_is_divided(train, tmp_path, micro):
+    train("whole")
+    train("divided", micro_batch=micro)
+    whole = losses(tmp_path / "whole")
+    assert len(whole) == 4
+    assert losses(tmp_path / "divided") == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_mean_of_each_part_is_another_mean(train, files, tiny_parts, tmp_path):
+    recipe = Recipe("demo", "tiny", (TALK,), seed=5, bf16=False, loss_mean="process")
+    settings = Runtime(data=str(files), micro_batch=1)
+    start_run(recipe, *tiny_parts, tmp_path / "parts", 1, runtime=settings)
+    train("whole")
+    assert losses(tmp_path / "parts") != pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+def test_a_batch_that_does_not_divide_is_an_error(train):
+    with pytest.raises(ConfigError, match="4 is not a multiple of 1 processes times 3 Samples"):
+        train("three", micro_batch=3)
+
+
+class CrashError(Exception):
+    """What stands for a crash."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers):
+    stage = dataclasses.replace(TALK, samples=40)
+    whole = train("whole", stage)
+    original, calls = LanguageObjective.forward, []
+
+    def forward(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 8:
+            raise CrashError
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(run, "num_workers", lambda recipe: workers)
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageObjective, "forward", forward)
+        with pytest.raises(CrashError):
+            train("again", stage)
+    again = train("again", stage, resume=True)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_checkpointed_activations_change_nothing(train):
+    stage = dataclasses.replace(TALK, gradient_checkpointing=True)
+    assert gap(train("kept"), train("computed twice", stage)) < 1e-6
+
+
+def test_adapters_train_and_are_merged(train, tmp_path):
+    still = dataclasses.replace(TALK, optim=Optim(lr=1e-12, warmup_steps=1))
+    before = train("still", still)
+    after = train("adapted", dataclasses.replace(TALK, lora=Lora(rank=2, targets=("q_proj",))))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if float((before[name] - after[name]).abs().max()) > 1e-6}
+    text = {name for name in moved if name.startswith("text.")}
+    assert text == {f"text.model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
+    assert any(name.startswith("projector.") for name in moved)
+
+
+def test_adapters_on_layers_that_are_not_there(train):
+    with pytest.raises(ConfigError, match=r"\['key'\] name no layer; there are .*'k_proj'"):
+        train("none", dataclasses.replace(TALK, lora=Lora(targets=("key",))))
+
+
+def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatch):
+    plain = train("plain")
+    cached = train("first", features=str(tmp_path / "features"))
+    assert gap(plain, cached) < 1e-5
+    monkeypatch.setattr(run, "fill", lambda *args, **kwargs: 0)  # all is there
+    monkeypatch.setattr(Sample, "open_image", None)
+    assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
+
+
+def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples, tmp_path):
+    model = make_model()
+    cache = FeatureCache(tmp_path, model, with_candidates=True)
+    assert fill(cache, model, processor, [*toy_samples, *toy_samples], batch_size=3) == 4
+    assert fill(cache, model, processor, toy_samples) == 0
+    again = FeatureCache(tmp_path, model, with_candidates=True)
+    assert len(again) == 4
+    other = FeatureCache(tmp_path, make_model(seed=1), with_candidates=True)
+    assert len(other) == 0
+    with pytest.raises(CheckpointError, match="lacks a picture"):
+        other.read(["x"])
+
+
+@pytest.mark.parametrize("room", [12, 30])
+def test_what_is_too_long_is_left_out_turn_by_turn(processor, toy_talk, room):
+    whole = AnswerCollator(processor)(toy_talk)["text"]
+    short = AnswerCollator(processor, room)(toy_talk)["text"]
+    prefix = int((whole.turn[0] == 0).sum())
+    lengths = (short.turn > 0).sum(1)
+    assert int(lengths.max()) <= room
+    assert 0 < int(lengths.sum()) < int((whole.turn > 0).sum())
+    marks = (short.input_ids == processor.settings.token_ids.ground_box).sum(1)
+    assert marks.tolist() == short.ground_mask.sum(1).tolist()
+    for row in range(len(toy_talk)):
+        length = prefix + int(lengths[row])
+        assert torch.equal(short.input_ids[row, :length], whole.input_ids[row, :length])
+
+
+def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
+    sample = toy_talk[0]
+    twice = dataclasses.replace(sample, images=sample.images * 2)
+    with pytest.raises(DataError, match="has 2 pictures; training reads one"):
+        AnswerCollator(processor)([twice])
+
+
+def test_slots_of_a_sample_do_not_depend_on_its_neighbours(make_model, processor, toy_talk):
+    objective = LanguageObjective(make_model()).eval()
+    collate = AnswerCollator(processor)
+    whole, alone = collate(toy_talk), [collate([sample]) for sample in toy_talk]
+    counts = objective.counts(whole)
+    assert sum(objective.counts(one)["answer"] for one in alone) == counts["answer"]
+    parts = [objective(**one, counts=counts).loss.item() for one in alone]
+    together = objective(**whole, counts=counts).loss.item()
+    assert together == pytest.approx(sum(parts), abs=1e-4)
