@@ -226,7 +226,7 @@ class _Batches(IterableDataset[Any]):
 class EndlessBatches:
     """The batches of a loader, epoch after epoch, for a trainer that stops by steps.
 
-    The last batch of an epoch may be short, so if the rows are no multiple of a step's Samples, what
+    The last batch of an epoch may be short: if the rows are no multiple of a step's Samples, what
     the steps around the end of an epoch hold depends on how a step is divided.
 
     Args:

@@ -212,3 +212,16 @@ def test_slots_of_a_sample_do_not_depend_on_its_neighbours(make_model, processor
     parts = [objective(**one, counts=counts).loss.item() for one in alone]
     together = objective(**whole, counts=counts).loss.item()
     assert together == pytest.approx(sum(parts), abs=1e-4)
+
+
+def test_packed_turns_are_learned_from_as_turns_alone(make_model, processor, toy_talk):
+    objective, collate = LanguageObjective(make_model()).eval(), AnswerCollator(processor)
+    for sample in toy_talk:
+        packed = collate([sample])
+        counts = objective.counts(packed)
+        turns = [sample.turns[start : start + 2] for start in range(0, len(sample.turns), 2)]
+        assert len(turns) > 1
+        alone = collate([dataclasses.replace(sample, turns=pair) for pair in turns])
+        assert objective.counts(alone) == counts
+        together = objective(**packed, counts=counts).loss.item()
+        assert together == pytest.approx(objective(**alone, counts=counts).loss.item(), abs=1e-5)

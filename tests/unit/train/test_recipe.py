@@ -7,9 +7,10 @@ import json
 
 import pytest
 
+from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.errors import ConfigError
 from parfocal.train.overrides import override
-from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 
 FIND = Stage("find", "detection", ("vision", "proposer"), samples=100, batch_size=8)
 TALK = Stage("talk", "language", ("text",), samples=64, batch_size=4, optim=Optim(lr=2e-4))
@@ -49,6 +50,69 @@ def test_unknown_keys_and_choices_are_refused(change, words):
 def test_recipes_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPE.seed = 4
+
+
+FILES = dataclasses.replace(
+    TALK, name="files", samples=0, epochs=2.0, lora=Lora(rank=4, targets=("q_proj",)),
+    mixture=Mixture((MixtureSource("a", "a.jsonl"), MixtureSource("b", "b.jsonl", ratio=0.5))),
+    optim=Optim(warmup_steps=0, warmup_ratio=0.03, lr_factors={"vision": 0.1}),
+)  # fmt: skip
+BIG = dataclasses.replace(RECIPE, stages=(FIND, FILES), weights={"text": "folder"}, workers=3)
+
+
+def test_what_is_nested_comes_back_as_it_was():
+    again = Recipe.from_json(BIG.to_json())
+    assert again == BIG
+    assert isinstance(again.stages[1].mixture.sources[1], MixtureSource)
+    assert isinstance(again.stages[1].lora, Lora)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("workers=2", "workers", 2),
+        ("workers=none", "workers", None),
+        ("weights.text=other", "weights", {"text": "other"}),
+        ("model_overrides.proposer.queries=7", "model_overrides", {"proposer": {"queries": 7}}),
+        ("stages.files.lora.rank=8", "stages.1.lora.rank", 8),
+        ("stages.files.lora=none", "stages.1.lora", None),
+        ('stages.find.lora={"rank": 2}', "stages.0.lora", Lora(rank=2)),
+        ("stages.files.mixture.sources.b.ratio=1", "stages.1.mixture.sources.1.ratio", 1.0),
+        ("stages.files.optim.lr_factors.text=0.5", "stages.1.optim.lr_factors",
+         {"vision": 0.1, "text": 0.5}),
+        ("loss_mean=process", "loss_mean", "process"),
+    ],
+)  # fmt: skip
+def test_overrides_reach_into_what_is_nested(assignment, path, value):
+    assert get(override(BIG, [assignment]), path) == value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("workers=two", "'two' is not a int"),
+        ("stages.find.lora.rank=2", "goes into something that is not set"),
+        ("stages.files.lora.rnk=2", "Lora has no field 'rnk'. Did you mean 'rank'"),
+        ('stages.files.lora={"rnk": 2}', "Lora has no field 'rnk'"),
+        ("stages.files.mixture.sources.c.ratio=1", r"'c' is not one of \['a', 'b'\]"),
+        ("loss_mean=mean", r"loss_mean is 'mean'; choose one of \['process', 'step'\]"),
+        ("stages.files.optim.warmup_steps=5", "give one of them"),
+        ("stages.find.samples=0", "seeded scenes have no end"),
+    ],
+)
+def test_what_cannot_be_nested_is_refused(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        override(BIG, [assignment])
+
+
+@pytest.mark.parametrize(("optim", "steps", "warm"), [
+    (Optim(warmup_steps=7), 100, 7),
+    (Optim(warmup_steps=0, warmup_ratio=0.03), 1000, 30),
+    (Optim(warmup_steps=0, warmup_ratio=0.03), 101, 4),
+    (Optim(warmup_steps=0), 100, 0),
+])  # fmt: skip
+def test_warm_up_is_a_number_of_steps_or_a_share_of_them(optim, steps, warm):
+    assert optim.warmup(steps) == warm
 
 
 @pytest.mark.parametrize(("samples", "batch", "steps"), [(100, 8, 12), (64, 4, 16), (3, 8, 1)])

@@ -150,6 +150,21 @@ def test_weight_decay_is_on_trained_matrices_only(make_model):
     assert len(decayed["params"]) + len(free["params"]) == len(trained)
 
 
+def test_parts_have_their_own_rates_and_vectors_decay_if_asked(make_model):
+    factors = {"vision": 0.1, "normalization": 0.5, "text": 2.0}
+    optim = Optim(lr=1e-2, weight_decay=0.3, decay_all=True, lr_factors=factors)
+    trainer = bare_trainer(make_model, optim)
+    groups = trainer.create_optimizer().param_groups
+    rates = {id(value): group["lr"] for group in groups for value in group["params"]}
+    assert {group["weight_decay"] for group in groups} == {0.3}
+    for name, value in trainer.model.named_parameters():
+        expected = 1e-2
+        for part, factor in factors.items():
+            expected *= factor if part in name else 1.0
+        assert rates[id(value)] == pytest.approx(expected), name
+    assert len({round(rate, 9) for rate in rates.values()}) == 4
+
+
 def test_log_lines_are_appended(tmp_path):
     log = JsonLog(tmp_path / "metrics.jsonl")
     log.write(1, {"loss": 0.5})
