@@ -6,17 +6,20 @@ of the model's square input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from parfocal.boxes import Boxes, Warp
+from parfocal.data.readers.groma_detection import GromaDetectionReader
+from parfocal.data.readers.sa1b import Sa1bReader
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
@@ -27,9 +30,17 @@ from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import DataError
 from parfocal.models.modeling import Perception
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.augment import DetectionAugment, augment, learnable
 from parfocal.train.feature_cache import FeatureCache, picture_key
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
+
+ANY = ""
+GROMA_HEADS: Mapping[str, str] = {Sa1bReader.source: "sa1b", ANY: "coco"}
+"""Dataset -> score head that its boxes train; `ANY` stands for all others.
+
+Source: Groma (arXiv:2404.13013), official groma/data/datasets/det_data.py. Deviates: no.
+"""
 
 
 class SceneDataset(Dataset[Sample]):
@@ -67,6 +78,101 @@ class ObjectCollator:
         boxes, mask = self.processor.unit_boxes([sample.regions for sample in samples], warps)
         labels = kinds_of([sample.regions for sample in samples], mask)
         return {"pixel_values": pixel_values, "boxes": boxes, "mask": mask, "labels": labels}
+
+
+@dataclass
+class DetectionCollator:
+    """Samples of any mixture whose regions are objects -> pictures and boxes, without kinds.
+
+    Args:
+        processor: of the model.
+        heads: dataset of a Sample's boxes (see `dataset_of`) -> score head that they train; the one
+            of `ANY` where the dataset is not named. See `score_heads_of`.
+        augment: how pictures and boxes are changed; None: not at all.
+        seed: of the run. With the Sample's id it decides how a picture is changed, so that neither
+            the order of Samples nor the number of processes matters.
+    """
+
+    processor: ParfocalProcessor
+    heads: Mapping[str, str]
+    augment: DetectionAugment | None = None
+    seed: int = 0
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the keyword arguments of the detection objective.
+
+        Raises:
+            DataError: for a Sample without a picture or regions, or of a dataset that no head is
+                named for.
+        """
+        seen = [self._seen(sample) for sample in samples]
+        pixel_values, warps = self.processor.pixel_values([image for image, _ in seen])
+        rows = [
+            self._learned(sample, boxes, warp)
+            for sample, (_, boxes), warp in zip(samples, seen, warps, strict=True)
+        ]
+        boxes, mask = self.processor.unit_boxes(rows, warps)
+        heads = [self._head(sample) for sample in samples]
+        return {"pixel_values": pixel_values, "boxes": boxes, "mask": mask, "heads": heads}
+
+    def _seen(self, sample: Sample) -> tuple[Image, Boxes]:
+        """Return the picture and its boxes as the processor is to have them."""
+        if not sample.images or not len(sample.regions):
+            raise DataError(
+                f"sample {sample.id!r} has {len(sample.images)} pictures and "
+                f"{len(sample.regions)} regions; detection learns from a picture with the boxes of "
+                "its objects. The view 'detect' leaves out Samples without them."
+            )
+        image = sample.open_image()
+        if self.augment is None:
+            return image, sample.regions
+        generator = np.random.default_rng((self.seed, crc32(sample.id.encode())))
+        return augment(image, sample.regions, generator, self.augment)
+
+    def _learned(self, sample: Sample, boxes: Boxes, warp: Warp) -> Boxes:
+        """Return the boxes that are not too small or large once the picture is the model's input.
+
+        Args:
+            sample: says which dataset they are of.
+            boxes: in the picture that the processor had.
+            warp: from there to the unit frame.
+        """
+        if self.augment is None:
+            return boxes
+        side = self.processor.settings.vision.level_tower.image_size
+        to_input = warp.then(Warp.resize(warp.target, side, side, "input"))
+        is_sa1b = dataset_of(sample) == Sa1bReader.source
+        return boxes[learnable(to_input.apply(boxes), self.augment, is_sa1b)]
+
+    def _head(self, sample: Sample) -> str:
+        dataset = dataset_of(sample)
+        head = self.heads.get(dataset, self.heads.get(ANY))
+        if head is None:
+            raise DataError(
+                f"sample {sample.id!r} is of the dataset {dataset!r}, and heads names a score head "
+                f"for {sorted(self.heads)} only. Name one for it, or for {ANY!r}, any other."
+            )
+        return head
+
+
+def score_heads_of(names: Sequence[str]) -> Mapping[str, str]:
+    """Return which score head each dataset trains: the only one, or as in Groma.
+
+    Args:
+        names: of the proposer's score heads.
+    """
+    return {ANY: names[0]} if len(names) == 1 else GROMA_HEADS
+
+
+def dataset_of(sample: Sample) -> str:
+    """Return the dataset that the boxes of a Sample are of.
+
+    It is the Sample's source; of Groma's own files, which join the boxes of five datasets, it is
+    the one that the picture is of.
+    """
+    if sample.source != GromaDetectionReader.source:
+        return sample.source
+    return str(sample.meta.get("image_key", "")).partition(":")[0]
 
 
 class ConversationDataset(Dataset[Sample]):
@@ -140,7 +246,7 @@ class AnswerCollator:
 
 def _shown(text: GroundedText) -> int:
     """The number of the last object image that a text shows; 0 for none."""
-    return max((span.index for span in text.spans if isinstance(span, ObjectRef)), default=0)
+    return max((span.image for span in text.spans if isinstance(span, ObjectRef)), default=0)
 
 
 @dataclass

@@ -1,17 +1,19 @@
-"""The detection objective: find the objects and tell them apart.
+"""The detection objective: find the objects and, where their kinds are known, tell them apart.
 
 Shapes: B pictures, N annotated objects (padded), K kinds of object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from parfocal.errors import ConfigError
+from parfocal.models.deformable_detr import ProposerOutput
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import DenseOutput
 from parfocal.train.detection_losses import (
@@ -28,11 +30,19 @@ from parfocal.train.refinement import jittered, refinement_terms
 
 
 class DetectionObjective(nn.Module):
-    """Find the objects and tell them apart.
+    """Find the objects and, where their kinds are known, tell them apart.
 
     The terms: proposals, kinds on the finest level, kinds and likeness of regions, and the second
     look at boxes if the model takes one: features that are to place a side must learn to.
     The class heads live here, not in the model: they only teach the features to tell kinds apart.
+
+    Args:
+        model: trains; it has a proposer.
+        num_kinds: K; 0 for objects without kinds: then proposals and the second look are all that
+            is learned.
+
+    Raises:
+        ConfigError: if the model has no proposer.
     """
 
     jitter = 0.04  # of a box's sides: regions are learned from boxes as imprecise as proposals
@@ -40,9 +50,22 @@ class DetectionObjective(nn.Module):
 
     def __init__(self, model: ParfocalForConditionalGeneration, num_kinds: int) -> None:
         super().__init__()
-        self.model = model
-        self.cell_kind = nn.Conv2d(model.vision.level_channels[0], num_kinds, 1)
-        self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
+        if model.proposer is None:
+            raise ConfigError(
+                "detection trains a proposer, and this model has none: proposer.kind is 'none'. "
+                "Build it with 'deformable_detr' or 'dense'."
+            )
+        self.model, self.num_kinds = model, num_kinds
+        if num_kinds:
+            self.cell_kind = nn.Conv2d(model.vision.level_channels[0], num_kinds, 1)
+            self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
+
+    def train(self, mode: bool = True) -> DetectionObjective:
+        """Keep frozen towers in evaluation mode: their statistics must not move."""
+        super().train(mode)
+        if not any(value.requires_grad for value in self.model.vision.parameters()):
+            self.model.vision.eval()
+        return self
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """How many objects a batch holds."""
@@ -53,8 +76,9 @@ class DetectionObjective(nn.Module):
         pixel_values: list[Tensor],
         boxes: Tensor,
         mask: Tensor,
-        labels: Tensor,
+        labels: Tensor | None = None,
         *,
+        heads: Sequence[str] | None = None,
         counts: Mapping[str, float] | None = None,
     ) -> ObjectiveOutput:
         """Compute the loss of one batch.
@@ -63,29 +87,50 @@ class DetectionObjective(nn.Module):
             pixel_values: one float[B, 3, S, S] a tower.
             boxes: float[B, N, 4], cxcywh, unit frame.
             mask: bool[B, N], False in padding.
-            labels: int[B, N], kinds.
+            labels: int[B, N], kinds; None where there are no kinds.
+            heads: score head that each picture trains, of a proposer with several; the first one
+                when None.
             counts: see `Objective`.
         """
         features = self.model.vision(pixel_values)
         candidates = self.model.proposer(features.proposer)
-        if isinstance(candidates.training, DenseOutput):
-            terms = dense_terms(candidates.training, boxes, mask)
-        else:
-            head = self.model.config.proposer.score_heads[0]
-            targets = [
-                DetectionTarget(row[live], head) for row, live in zip(boxes, mask, strict=True)
-            ]
-            terms = {"proposer": set_prediction_loss(candidates.training, targets)["total"]}
-        terms["cell_kind"] = self._cell_kind_loss(features.levels[0], boxes, mask, labels)
-        terms.update(self._region_terms(features.levels, boxes, mask, labels))
+        terms, parts = self._proposer_terms(candidates.training, boxes, mask, heads)
+        if self.num_kinds:
+            assert labels is not None  # the collator of an objective with kinds gives them
+            terms["cell_kind"] = self._cell_kind_loss(features.levels[0], boxes, mask, labels)
+            terms.update(self._region_terms(features.levels, boxes, mask, labels))
         if self.model.refiner is not None:
             start = jittered(boxes, self.refine_jitter)
             refined = self.model.refiner.refine(features.levels, start)
             terms.update(refinement_terms(refined, boxes, mask.float()))
         loss = torch.stack(list(terms.values())).sum()
-        if counts is not None:  # each term is a mean over objects
-            loss = loss * (float(mask.sum()) / max(counts["objects"], 1.0))
-        return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
+        if counts is not None:  # each term is a mean over objects, or a sum where there are none
+            loss = loss * (max(float(mask.sum()), 1.0) / max(counts["objects"], 1.0))
+        logged = {name: term.detach() for name, term in (terms | parts).items()}
+        return ObjectiveOutput(loss, logged)
+
+    def _proposer_terms(
+        self,
+        output: DenseOutput | ProposerOutput,
+        boxes: Tensor,
+        mask: Tensor,
+        heads: Sequence[str] | None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the proposer's own terms, and the parts of them that are for the log alone.
+
+        The parts are those of the last layer, before they are weighted; the loss has them already.
+        """
+        if isinstance(output, DenseOutput):
+            return dense_terms(output, boxes, mask), {}
+        if heads is None:
+            heads = [self.model.config.proposer.score_heads[0]] * len(boxes)
+        targets = [
+            DetectionTarget(row[live], head)
+            for row, live, head in zip(boxes, mask, heads, strict=True)
+        ]
+        found = set_prediction_loss(output, targets)
+        parts = {f"proposer_{name}": found[name] for name in ("score", "l1", "giou")}
+        return {"proposer": found["total"]}, parts
 
     def _cell_kind_loss(self, level: Tensor, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         logits = self.cell_kind(level).float()

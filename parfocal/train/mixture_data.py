@@ -237,12 +237,13 @@ class EndlessBatches:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
+        empty = 0
         while True:
-            given = False
+            empty += 1
             for batch in self.loader:
-                given = True
+                empty = 0
                 yield batch
-            if not given:
+            if empty > 1:  # the first may be what a checkpoint at the end of an epoch leaves of it
                 raise DataError(
                     f"epoch {self.loader.epoch - 1} of the mixture gives this process no Sample: "
                     "use fewer processes, or look at what its views leave out."

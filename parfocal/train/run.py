@@ -39,12 +39,15 @@ from parfocal.images import image_digest
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.augment import AUGMENTS
 from parfocal.train.data import (
     AnswerCollator,
     ConversationCollator,
     ConversationDataset,
+    DetectionCollator,
     ObjectCollator,
     SceneDataset,
+    score_heads_of,
 )
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.feature_cache import FeatureCache, fill
@@ -310,15 +313,22 @@ def _on_mixture(
     """Objective and batches of a stage on files."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro, _ = divide(stage, world, runtime.micro_batch or None)
-    cache = None
-    if runtime.features and not stage.trains("vision"):
-        cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
-    collate: Collate = AnswerCollator(processor, stage.max_length, cache)
-    objective: nn.Module = LanguageObjective(
-        model,
-        region_weight=stage.region_loss_weight,
-        offer_ground_boxes=stage.offer_ground_boxes,
-    )
+    collate: Collate
+    objective: nn.Module
+    if stage.objective == "detection":
+        heads = score_heads_of(model.config.proposer.score_heads)
+        collate = DetectionCollator(processor, heads, AUGMENTS[stage.augment], recipe.seed)
+        objective = DetectionObjective(model, num_kinds=0)
+    else:
+        cache = None
+        if runtime.features and not stage.trains("vision"):
+            cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
+        collate = AnswerCollator(processor, stage.max_length, cache)
+        objective = LanguageObjective(
+            model,
+            region_weight=stage.region_loss_weight,
+            offer_ground_boxes=stage.offer_ground_boxes,
+        )
     rank = int(os.environ.get("RANK", "0"))
     loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
     return objective, EndlessBatches(loader)
@@ -367,7 +377,7 @@ def build_language_objective(
 def _report(
     model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, stage: Stage, out: Path
 ) -> None:
-    if stage.eval_samples:
+    if stage.eval_samples and stage.mixture is None:
         reader = SceneReader("validation", stage.eval_samples, (256,))
         scores = proposal_recall(model, processor, reader)
         logger.info("stage %s: %s", stage.name, scores)

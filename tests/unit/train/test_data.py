@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from parfocal.boxes import Boxes, Frame
@@ -11,16 +14,22 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
+from parfocal.errors import DataError
 from parfocal.models.processing import IGNORED
+from parfocal.train.augment import DetectionAugment
 from parfocal.train.data import (
     KIND_INDEX,
     ConversationCollator,
     ConversationDataset,
+    DetectionCollator,
     ObjectCollator,
     SceneDataset,
     compared_objects,
+    dataset_of,
     kinds_of,
+    score_heads_of,
 )
+from tests.unit.train.drawn import drawn_sample
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +161,107 @@ def test_a_loader_hands_out_every_scene_once(reader):
     )  # fmt: skip
     seen = [identity for batch in loader for identity in batch]
     assert sorted(seen) == [f"scenes:train:{index}" for index in range(6)]
+
+
+# detection on files
+
+ONE_HEAD = score_heads_of(["object"])
+SMALL = DetectionAugment(short_sides=(40, 60), crop_sides=(40, 80))
+
+
+def test_boxes_are_collated_as_labelled_objects_are(toy_samples, processor):
+    known = ObjectCollator(processor)(toy_samples)
+    found = DetectionCollator(processor, ONE_HEAD)(toy_samples)
+    assert torch.equal(found["pixel_values"][0], known["pixel_values"][0])
+    assert torch.equal(found["mask"], known["mask"])
+    assert torch.allclose(found["boxes"], known["boxes"], atol=1e-6)
+    assert found["heads"] == ["object"] * 4
+    assert set(found) == {"pixel_values", "boxes", "mask", "heads"}
+
+
+def single(collate: DetectionCollator, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = collate([sample])
+    return batch["pixel_values"][0][0], batch["boxes"][0][batch["mask"][0]]
+
+
+def test_a_picture_changes_by_its_id_and_the_seed_whatever_is_beside_it(processor):
+    samples = [drawn_sample(index) for index in range(4)]
+    collate = DetectionCollator(processor, ONE_HEAD, SMALL, seed=3)
+    forwards, backwards = collate(samples), collate(samples[::-1])
+    for row, sample in enumerate(samples):
+        pixels, boxes = single(collate, sample)
+        for batch, at in ((forwards, row), (backwards, 3 - row)):
+            assert torch.equal(batch["pixel_values"][0][at], pixels)
+            assert torch.equal(batch["boxes"][at][batch["mask"][at]], boxes)
+    other = DetectionCollator(processor, ONE_HEAD, SMALL, seed=4)(samples)
+    assert not torch.equal(other["pixel_values"][0], forwards["pixel_values"][0])
+    renamed = collate([replace(sample, id=f"{sample.id}b") for sample in samples])
+    assert not torch.equal(renamed["pixel_values"][0], forwards["pixel_values"][0])
+
+
+def test_augmented_boxes_hold_what_the_model_sees(processor):
+    collate = DetectionCollator(processor, ONE_HEAD, SMALL)
+    side = processor.settings.vision.level_tower.image_size
+    for index in range(6):
+        batch = collate([drawn_sample(index)])
+        bright = batch["pixel_values"][0][0, 0] > 0.5
+        outside = torch.ones_like(bright)
+        for cx, cy, w, h in (batch["boxes"][0] * side).tolist():
+            x1, y1, x2, y2 = (round(v) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
+            if min(w, h) > 10:
+                assert bright[y1:y2, x1:x2].float().mean() > 0.8
+            outside[max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = False
+        assert (bright & outside).float().mean() < 0.02  # slivers that are not learned
+
+
+def boxed(*rows: list[float], size_wh=(448, 448), **origin) -> Sample:
+    ref = ImageRef(None, *size_wh, pixels=Image.new("RGB", size_wh))
+    return Sample("one", (ref,), (), Boxes(list(rows), ref.frame()), **origin)
+
+
+ROWS = ([0, 0, 9, 9], [10, 10, 100, 100], [200, 5, 300, 90], [0, 0, 400, 400])
+"""In an input of 96 pixels: 1.9, 19 and 21 wide, and 86."""
+
+
+def test_boxes_too_small_in_the_input_are_not_learned(processor):
+    still = DetectionAugment(short_sides=(448,), crop_sides=(448, 448), flip_share=0.0)
+    collate = DetectionCollator(processor, ONE_HEAD, still)
+    (found,) = collate([boxed(*ROWS)])["boxes"]
+    assert (found[:, 2] * 448).tolist() == pytest.approx([90, 100, 400])
+    areas = replace(still, sa1b_areas=(370.0, 7000.0))  # of 96 x 96
+    collate = DetectionCollator(processor, ONE_HEAD, areas)
+    (found,) = collate([boxed(*ROWS, source="sa1b")])["boxes"]
+    assert (found[:, 2] * 448).tolist() == pytest.approx([90, 100])
+    (all_of_them,) = DetectionCollator(processor, ONE_HEAD)([boxed(*ROWS)])["mask"]
+    assert int(all_of_them.sum()) == 4
+    nothing = DetectionCollator(processor, ONE_HEAD, still)([boxed(ROWS[0])])
+    assert nothing["boxes"].shape == (1, 0, 4)
+
+
+def test_each_dataset_trains_its_score_head(processor):
+    heads = score_heads_of(["coco", "sa1b"])
+    joined = {"source": "groma_detection"}
+    samples = [
+        boxed(ROWS[1], source="sa1b"),
+        boxed(ROWS[1], source="objects365"),
+        boxed(ROWS[1]),
+        boxed(ROWS[1], **joined, meta={"image_key": "sa1b:17"}),
+        boxed(ROWS[1], **joined, meta={"image_key": "v3det:a/b"}),
+        boxed(ROWS[1], source="made", meta={"image_key": "sa1b:17"}),  # boxes by someone else
+    ]
+    datasets = ["sa1b", "objects365", "", "sa1b", "v3det", "made"]
+    assert [dataset_of(sample) for sample in samples] == datasets
+    found = DetectionCollator(processor, heads)(samples)["heads"]
+    assert found == ["sa1b", "coco", "coco", "sa1b", "coco", "coco"]
+    own = DetectionCollator(processor, {"v3det": "fine", "sa1b": "all"})
+    assert own([samples[4], samples[3]])["heads"] == ["fine", "all"]
+    with pytest.raises(DataError, match=r"'one' is of the dataset 'objects365'.*'sa1b', 'v3det'"):
+        own([samples[1]])
+
+
+def test_samples_without_a_picture_or_objects_are_refused(processor):
+    collate = DetectionCollator(processor, ONE_HEAD)
+    with pytest.raises(DataError, match=r"'one' has 1 pictures and 0 regions.*'detect'"):
+        collate([boxed()])
+    with pytest.raises(DataError, match="'words' has 0 pictures"):
+        collate([Sample("words", (), ())])

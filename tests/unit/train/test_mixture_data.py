@@ -17,8 +17,13 @@ from torch.utils.data import DataLoader
 from parfocal.data import Sample
 from parfocal.data.mixing import OpenMixture, open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
-from parfocal.errors import ConfigError
-from parfocal.train.mixture_data import MixtureDataset, MixtureLoader, rank_and_world
+from parfocal.errors import ConfigError, DataError
+from parfocal.train.mixture_data import (
+    EndlessBatches,
+    MixtureDataset,
+    MixtureLoader,
+    rank_and_world,
+)
 from tests.unit.data.mixed import flat, make_samples, write_rows
 
 pytestmark = pytest.mark.filterwarnings(
@@ -250,3 +255,22 @@ def test_workers_read_all_of_a_stream_of_datasets(folder: Path) -> None:
     names = [sample.id for sample in mixture.iterate(0)]
     assert flat(MixtureLoader(mixture, 2, ids, 2)) == names
     assert sorted(names) == [name for name in NAMES if name[0] == "a"]
+
+
+def test_batches_without_end_go_on_from_the_very_end_of_an_epoch(plain: OpenMixture) -> None:
+    first, second = (MixtureLoader(plain, 2, ids) for _ in range(2))
+    count = (len(NAMES) + 1) // 2
+    *before, after = islice(EndlessBatches(first), count + 1)
+    assert sorted(flat(before)) == NAMES
+    first.set_epoch(0)
+    list(islice(EndlessBatches(first), count))
+    second.load_state_dict(first.state_dict())
+    assert second.epoch == 0  # nothing of it is left
+    assert next(iter(EndlessBatches(second))) == after
+
+
+def test_a_mixture_that_gives_nothing_is_no_endless_loop(folder: Path) -> None:
+    source = MixtureSource("a", str(folder / "a.jsonl"), views=("none",))
+    nothing = open_mixture(Mixture((source,)), {"none": lambda sample: iter(())})
+    with pytest.raises(DataError, match="of the mixture gives this process no Sample"):
+        next(iter(EndlessBatches(MixtureLoader(nothing, 2, ids))))

@@ -6,13 +6,23 @@ import pytest
 import torch
 
 from parfocal.data.scenes.catalogue import KINDS
+from parfocal.errors import ConfigError, DataError
 from parfocal.models.config import TokenIds
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.presets import vary
 from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import Regions
-from parfocal.train.data import ConversationCollator, ObjectCollator
+from parfocal.train.data import (
+    ConversationCollator,
+    DetectionCollator,
+    ObjectCollator,
+    score_heads_of,
+)
 from parfocal.train.detection import DetectionObjective, _likeness_loss
+from parfocal.train.detection_losses import DetectionTarget, set_prediction_loss
 from parfocal.train.language import TextAnchors, resolve_boxes, scatter_slots
 from parfocal.train.run import build_language_objective
+from tests.unit.train.drawn import drawn_sample
 
 IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)
 LEFT, RIGHT = [0.2, 0.5, 0.2, 0.2], [0.8, 0.5, 0.2, 0.2]
@@ -176,6 +186,9 @@ def descend(objective, batch, steps: int, lr: float) -> list[dict[str, float]]:
     return seen
 
 
+PARTS = {"proposer_score", "proposer_l1", "proposer_giou"}
+
+
 @pytest.mark.parametrize(
     ("proposer", "own_terms"),
     [("dense", {"objectness", "boxes"}), ("deformable_detr", {"proposer"})],
@@ -185,7 +198,8 @@ def test_detection_learns_one_batch(make_model, processor, toy_samples, proposer
     batch = ObjectCollator(processor)(toy_samples)
     seen = descend(objective, batch, 15, 3e-3)
     shared = {"cell_kind", "region_kind", "likeness", "giou", "sides"}
-    assert set(seen[0]) == {"loss"} | own_terms | shared
+    logged = PARTS if proposer == "deformable_detr" else set()  # they are in "proposer" already
+    assert set(seen[0]) == {"loss"} | own_terms | shared | logged
     assert sum(seen[0][name] for name in own_terms | shared) == pytest.approx(seen[0]["loss"])
     assert seen[-1]["loss"] < 0.85 * seen[0]["loss"]
     for name in own_terms | {"region_kind", "cell_kind"}:
@@ -305,3 +319,106 @@ def test_pictures_without_objects_give_a_finite_loss(make_model, processor, toy_
     output.loss.backward()
     assert all(torch.isfinite(term) for term in output.terms.values())
     assert float(output.terms["region_kind"]) == 0
+
+
+# detection without kinds
+
+
+def drawn_batch(processor, *heads: str, count: int = 4) -> dict:
+    collate = DetectionCollator(processor, score_heads_of(heads or ("object",)))
+    return collate([drawn_sample(index) for index in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("proposer", "own_terms"),
+    [("dense", {"objectness", "boxes"}), ("deformable_detr", {"proposer"})],
+)
+def test_objects_without_kinds_are_learned(make_model, processor, proposer, own_terms):
+    objective = DetectionObjective(make_model(proposer), num_kinds=0)
+    assert not [name for name, _ in objective.named_parameters() if not name.startswith("model.")]
+    seen = descend(objective, drawn_batch(processor), 9, 3e-3)
+    look = {"giou", "sides"}
+    assert set(seen[0]) - PARTS == {"loss"} | own_terms | look
+    assert sum(seen[0][name] for name in own_terms | look) == pytest.approx(seen[0]["loss"])
+    assert seen[-1]["loss"] < 0.85 * seen[0]["loss"]
+    for name in own_terms:
+        assert seen[-1][name] < seen[0][name], name
+
+
+def test_the_logged_parts_are_those_of_the_last_layer(make_model, processor):
+    objective = DetectionObjective(make_model("deformable_detr"), num_kinds=0).eval()
+    batch = drawn_batch(processor)
+    with torch.no_grad():
+        terms = objective(**batch).terms
+        output = objective.model.proposer(
+            objective.model.vision(batch["pixel_values"]).proposer
+        ).training
+        targets = [
+            DetectionTarget(row[live], "object")
+            for row, live in zip(batch["boxes"], batch["mask"], strict=True)
+        ]
+        found = set_prediction_loss(output, targets)
+    for name in ("score", "l1", "giou"):
+        assert float(terms[f"proposer_{name}"]) == pytest.approx(float(found[name]), rel=1e-5)
+
+
+def two_heads(make_model) -> ParfocalForConditionalGeneration:
+    heads = {"score_heads": ["coco", "sa1b"], "score_exponents": [0.4, 0.6]}
+    config = vary(make_model("deformable_detr").config, {"proposer": heads})
+    torch.manual_seed(0)
+    return ParfocalForConditionalGeneration(config)
+
+
+def test_pictures_train_the_score_head_of_their_dataset(make_model, processor):
+    model = two_heads(make_model)
+    objective = DetectionObjective(model, num_kinds=0)
+    batch = drawn_batch(processor, "coco", "sa1b")
+    assert batch["heads"] == ["coco"] * 4
+
+    def trained(heads: list[str] | None) -> set[str]:
+        model.zero_grad()
+        objective(**{**batch, "heads": heads}).loss.backward()
+        heads_of = model.proposer.detr.scores
+        return {
+            name
+            for name, layers in heads_of.items()
+            if any(value.grad.abs().max() > 0 for value in layers.parameters())
+        }
+
+    assert trained(batch["heads"]) == {"coco"}
+    assert trained(["sa1b"] * 4) == {"sa1b"}
+    assert trained(["coco", "sa1b", "coco", "coco"]) == {"coco", "sa1b"}
+    assert trained(None) == {"coco"}  # the first one
+    with pytest.raises(DataError, match=r"score head 'object'.*\['coco', 'sa1b'\]"):
+        objective(**drawn_batch(processor))
+
+
+@pytest.mark.parametrize("proposer", ["dense", "deformable_detr"])
+def test_without_any_box_the_background_is_learned(make_model, processor, proposer):
+    objective = DetectionObjective(make_model(proposer), num_kinds=0).train()
+    batch = drawn_batch(processor)
+    batch |= {"boxes": batch["boxes"][:, :0], "mask": batch["mask"][:, :0]}
+    output = objective(**batch, counts={"objects": 8.0})
+    assert all(torch.isfinite(term) for term in output.terms.values())
+    whole = float(objective(**batch).loss.detach())
+    assert float(output.loss.detach()) == pytest.approx(whole / 8)
+    assert whole > 0
+    output.loss.backward()
+
+
+@pytest.mark.parametrize("part", ["all", "all but the tower"])
+def test_a_frozen_tower_keeps_its_statistics_in_detection(make_model, processor, part):
+    model = make_model()
+    model.vision.requires_grad_(part == "all")
+    objective = DetectionObjective(model, num_kinds=0).train()
+    before = {name: value.clone() for name, value in model.vision.named_buffers()}
+    objective(**drawn_batch(processor))
+    changed = [n for n, v in model.vision.named_buffers() if not torch.equal(v, before[n])]
+    assert bool(changed) == (part == "all")
+    assert model.proposer.training
+
+
+def test_a_model_without_a_proposer_is_refused(make_model):
+    config = vary(make_model().config, {"proposer": {"kind": "none", "refine": False}})
+    with pytest.raises(ConfigError, match=r"proposer\.kind is 'none'"):
+        DetectionObjective(ParfocalForConditionalGeneration(config), num_kinds=0)

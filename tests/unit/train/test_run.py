@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.errors import ConfigError
 from parfocal.train import run
 from parfocal.train.detection import DetectionObjective
@@ -19,6 +20,7 @@ from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
 from parfocal.train.runtime import Runtime
+from tests.unit.train.drawn import write_drawn
 
 OPTIM = Optim(lr=3e-3, warmup_steps=2)
 FIND = Stage(
@@ -284,3 +286,34 @@ def test_a_later_stage_resumes_as_if_the_first_had_just_ended(start, tmp_path, m
         with pytest.raises(CrashError):
             start(recipe, broken)
     assert_same(weights(start(recipe, broken, resume=True)), expected)
+
+
+def test_detection_on_files_learns_and_resumes_bit_for_bit_at_the_end_of_an_epoch(
+    make_model, processor, tmp_path, monkeypatch
+):
+    drawn = Mixture((MixtureSource("drawn", write_drawn(tmp_path, 4), views=("detect",)),))
+    stage = Stage(
+        "find", "detection", ("vision", "proposer", "refiner"), samples=32, batch_size=4,
+        mixture=drawn, augment="groma_detection", optim=OPTIM, eval_samples=0,
+    )  # fmt: skip
+    config = make_model("deformable_detr").config
+
+    def train(out, resume: bool = False):
+        runtime = Runtime(data=str(tmp_path))
+        start_run(recipe_of(stage), config, processor, tmp_path / out, 1, resume, runtime)
+        return weights(tmp_path / out / "find")
+
+    whole = train("whole")
+    text = (tmp_path / "whole" / "find" / "metrics.jsonl").read_text(encoding="utf-8")
+    rows = [row for row in map(json.loads, text.splitlines()) if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    for row in rows:
+        assert {"proposer_score", "proposer_l1", "proposer_giou"} <= set(row)
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=6)
+        with pytest.raises(CrashError):
+            train("broken")
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=4)  # three steps are left: a restart takes eight
+        assert_same(train("broken", resume=True), whole)

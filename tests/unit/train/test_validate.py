@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import ImageRef, Sample
+from parfocal.errors import DataError
 from parfocal.models.proposer import Regions
 from parfocal.train import validate
 from parfocal.train.validate import proposal_recall
@@ -77,3 +79,18 @@ def test_batches_do_not_matter_and_the_model_is_left_as_it_was(
     model.eval()
     proposal_recall(model, processor, reader)
     assert not model.training
+
+
+def test_any_samples_with_regions_are_scored(make_model, processor, reader):
+    model = make_model()
+    listed = [reader[index] for index in range(len(reader))]
+    scores = [proposal_recall(model, processor, samples) for samples in (reader, listed)]
+    assert {**scores[0], "eval_cpu_seconds": 0} == {**scores[1], "eval_cpu_seconds": 0}
+
+
+def test_samples_without_objects_cannot_be_scored(make_model, processor, reader):
+    picture = reader[0].open_image()
+    empty = Sample("bare", (ImageRef(None, *picture.size, pixels=picture),), ())
+    for samples in ([empty], []):
+        with pytest.raises(DataError, match=f"the {len(samples)} Samples have no regions"):
+            proposal_recall(make_model(), processor, samples)
