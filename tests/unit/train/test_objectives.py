@@ -21,7 +21,7 @@ from parfocal.train.data import (
 from parfocal.train.detection import DetectionObjective, _likeness_loss
 from parfocal.train.detection_losses import DetectionTarget, set_prediction_loss
 from parfocal.train.language import TextAnchors, resolve_boxes, scatter_slots
-from parfocal.train.run import build_language_objective
+from parfocal.train.stages import build_language_objective
 from tests.unit.train.drawn import drawn_sample
 
 IDS = TokenIds(image=1, region=2, region_feature=3, ground_box=4, first_region=100)

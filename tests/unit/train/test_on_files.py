@@ -17,7 +17,7 @@ from parfocal.data.sample import Sample, Turn
 from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import GroundedText, get_dialect
 from parfocal.errors import CheckpointError, ConfigError, DataError
-from parfocal.train import run
+from parfocal.train import stages
 from parfocal.train.data import AnswerCollator
 from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
@@ -129,7 +129,7 @@ def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers):
             raise CrashError
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(run, "num_workers", lambda recipe: workers)
+    monkeypatch.setattr(stages, "num_workers", lambda recipe: workers)
     with monkeypatch.context() as patch:
         patch.setattr(LanguageObjective, "forward", forward)
         with pytest.raises(CrashError):
@@ -163,7 +163,7 @@ def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatc
     plain = train("plain")
     cached = train("first", features=str(tmp_path / "features"))
     assert gap(plain, cached) < 1e-5
-    monkeypatch.setattr(run, "fill", lambda *args, **kwargs: 0)  # all is there
+    monkeypatch.setattr(stages, "fill", lambda *args, **kwargs: 0)  # all is there
     monkeypatch.setattr(Sample, "open_image", None)
     assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
 

@@ -125,7 +125,7 @@ def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
 def no_training(monkeypatch):
     """Runs that only begin."""
     launched = []
-    monkeypatch.setattr(run, "_launch", lambda out, processes: launched.append(processes))
+    monkeypatch.setattr(run, "_launch", lambda out, processes, config: launched.append(processes))
     return launched
 
 
@@ -210,11 +210,32 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
 
     monkeypatch.setattr(run.subprocess, "run", fake)
     with pytest.raises(ConfigError, match=r"exit code 7.*--resume"):
-        run._launch(tmp_path, processes)
+        run._launch(tmp_path, processes, None)
     ((command, _),) = commands
     assert command[-2:] == ["parfocal.train.worker", str(tmp_path)]
     assert ("torch.distributed.run" in command) == several
     assert ("--nproc-per-node=3" in command) == several
+
+
+def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text("distributed_type: FSDP\n", encoding="utf-8")
+    command = run.command_of(tmp_path, 4, path)
+    assert command[1:6] == [
+        "-m", "accelerate.commands.launch", "--config_file", str(path), "--num_processes",
+    ]  # fmt: skip
+    assert command[6:] == ["4", "-m", "parfocal.train.worker", str(tmp_path)]
+    path.write_text("distributed_type: DEEPSPEED\n", encoding="utf-8")
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"own\.yaml needs DeepSpeed: pip install deepspeed"):
+        run.command_of(tmp_path, 4, path)
+
+
+def test_a_run_can_be_prepared_and_started_later(tiny_parts, tmp_path):
+    model = start_run(recipe_of(FIND), *tiny_parts, tmp_path, 1, begin=False)
+    assert not model.exists()
+    run.work(tmp_path)
+    assert (model / "config.json").is_file()
 
 
 @pytest.mark.parametrize(

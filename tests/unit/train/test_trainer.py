@@ -21,7 +21,7 @@ from parfocal.train.data import (
 )
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
-from parfocal.train.run import build_language_objective
+from parfocal.train.stages import build_language_objective
 from parfocal.train.trainer import (
     JsonLog,
     StageTrainer,

@@ -1,0 +1,221 @@
+"""What a stage is made of: its data, its collator and its objective; and its training.
+
+A stage reads seeded scenes, which have no files, or a mixture of files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from parfocal.data.mixing import OpenMixture, open_mixture, task_views
+from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import Sample
+from parfocal.data.scenes.catalogue import KINDS
+from parfocal.data.scenes.expressions import COMPARISONS
+from parfocal.data.scenes.turns import words_for
+from parfocal.images import image_digest
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.augment import AUGMENTS
+from parfocal.train.data import (
+    AnswerCollator,
+    ConversationCollator,
+    ConversationDataset,
+    DetectionCollator,
+    ObjectCollator,
+    SceneDataset,
+    score_heads_of,
+)
+from parfocal.train.detection import DetectionObjective
+from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.language import LanguageObjective
+from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
+from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import divide, num_workers, run_stage
+
+logger = logging.getLogger(__name__)
+
+
+def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str, Any]:
+    """Return what tells one stage's data from another's.
+
+    It is the fingerprint of a mixture, or the range of scenes with their first and last ones.
+
+    Args:
+        recipe: whose stage it is.
+        stage: one of them.
+        runtime: says where the files are.
+    """
+    if stage.mixture is not None:
+        return open_stage(recipe, stage, runtime).fingerprint()
+    first = _first_scene(recipe, stage)
+    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    digest = hashlib.sha256()
+    for index in (first, len(reader) - 1):
+        sample = reader[index]
+        digest.update(image_digest(sample.open_image()).encode())
+        digest.update(json.dumps(sample.regions.to_json()).encode())
+    return {
+        "source": "scenes", "split": "train", "first": first, "count": stage.samples,
+        "sha256_of_first_and_last": digest.hexdigest(),
+    }  # fmt: skip
+
+
+def open_stage(recipe: Recipe, stage: Stage, runtime: Runtime) -> OpenMixture:
+    """Open the mixture of a stage: its files in the run's data folder, its seed with the recipe's.
+
+    Raises:
+        ConfigError, DataError: as `open_mixture` does.
+    """
+    mixture = stage.mixture.under(runtime.data)
+    mixture = dataclasses.replace(mixture, seed=mixture.seed + recipe.seed)
+    return open_mixture(mixture, task_views(mixture))
+
+
+def counted(stage: Stage, mixture: OpenMixture) -> Stage:
+    """Return the stage with its `samples`: as many as the mixture has rows in all its epochs."""
+    if stage.samples:
+        return stage
+    return dataclasses.replace(stage, samples=max(1, round(stage.epochs * mixture.rows())))
+
+
+def _first_scene(recipe: Recipe, stage: Stage) -> int:
+    """Stages see different scenes: each begins where the one before it ended."""
+    before = recipe.stages[: recipe.stages.index(stage)]
+    return sum(item.samples for item in before if item.mixture is None)
+
+
+def train_stage(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    out: Path,
+    runtime: Runtime,
+) -> dict[str, Tensor]:
+    """Train one stage of a recipe.
+
+    Args:
+        model: as the stage begins with it; changed in place.
+        processor: of the model.
+        recipe: whose stage it is.
+        stage: one of them.
+        out: the stage's folder.
+        runtime: of the machine.
+
+    Returns:
+        As `run_stage` does: the weights afterwards, in the main process.
+    """
+    torch.manual_seed(recipe.seed)  # of the objective's heads, whatever stages ran before
+    if stage.mixture is None:
+        objective, dataset, collator = _on_scenes(model, processor, recipe, stage)
+    else:
+        opened = open_stage(recipe, stage, runtime)
+        stage = counted(stage, opened)
+        objective, dataset = _on_mixture(model, processor, recipe, stage, opened, runtime)
+        collator = None
+    return run_stage(
+        objective, stage, recipe, dataset, collator, out, micro_batch=runtime.micro_batch or None,
+        trackers=runtime.trackers,
+    )  # fmt: skip
+
+
+def _on_scenes(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+) -> tuple[nn.Module, Dataset[Sample], Any]:
+    """Objective, data and collator of a stage on seeded scenes."""
+    first = _first_scene(recipe, stage)
+    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    if stage.objective == "detection":
+        find = DetectionObjective(model, len(KINDS))
+        return find, SceneDataset(reader, first), ObjectCollator(processor)
+    dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
+    answer = build_language_objective(model, processor, stage.region_loss_weight)
+    return answer, dataset, ConversationCollator(processor)
+
+
+def _on_mixture(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    opened: OpenMixture,
+    runtime: Runtime,
+) -> tuple[nn.Module, EndlessBatches]:
+    """Objective and batches of a stage on files."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    micro, _ = divide(stage, world, runtime.micro_batch or None)
+    collate: Collate
+    objective: nn.Module
+    if stage.objective == "detection":
+        heads = score_heads_of(model.config.proposer.score_heads)
+        collate = DetectionCollator(processor, heads, AUGMENTS[stage.augment], recipe.seed)
+        objective = DetectionObjective(model, num_kinds=0)
+    else:
+        cache = None
+        if runtime.features and not stage.trains("vision"):
+            cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
+        collate = AnswerCollator(processor, stage.max_length, cache)
+        objective = LanguageObjective(
+            model,
+            region_weight=stage.region_loss_weight,
+            offer_ground_boxes=stage.offer_ground_boxes,
+        )
+    rank = int(os.environ.get("RANK", "0"))
+    loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
+    return objective, EndlessBatches(loader)
+
+
+def _remembered(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    opened: OpenMixture,
+    folder: Path,
+) -> FeatureCache:
+    """Compute the features of all pictures of a stage, each process its own share of them."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    cache = FeatureCache(folder, model, not (stage.trains("proposer") or stage.trains("refiner")))
+    epochs = itertools.count()
+    read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
+    share = itertools.islice(read, -(-stage.samples // world))
+    count = fill(cache, model, processor, share, bf16=recipe.bf16)
+    logger.info("stage %s: features of %d pictures computed", stage.name, count)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    cache.refresh()
+    return cache
+
+
+def build_language_objective(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    region_weight: float = 1.0,
+) -> LanguageObjective:
+    """Build the objective of scenes: it knows every kind's name and every comparison's words."""
+
+    def tokens(words: str) -> list[int]:
+        ids: list[int] = processor.tokenizer.encode(f" {words}", add_special_tokens=False)
+        return ids
+
+    names = [tokens(kind.name) for kind in KINDS]
+    comparisons = [[tokens(word) for word in words_for(relation)] for relation in COMPARISONS]
+    return LanguageObjective(model, names, comparisons, region_weight)
