@@ -109,7 +109,13 @@ class Stage:
             model's `proposer.ground_score` says, so that answers can name what was not proposed.
         lora: adapters that train instead of the weights of the language model.
         gradient_checkpointing: compute the language model's activations twice, to keep few.
-        eval_samples: validation pictures scored at the end of the stage; for seeded scenes.
+        eval_samples: validation Samples scored at the end of the stage: how many of the objects are
+            proposed, or how many of the answers point right.
+        eval_every: score them after every so many steps as well; 0: only at the end.
+        eval_mixture: what is scored, the first Samples of it; None for validation scenes, or for
+            nothing if the stage reads a mixture.
+        best: name of the score by which the stage leaves the best of its scored checkpoints; the
+            last one when empty.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
         start_share: share of the stage's first weights in those that it leaves. A mean of both ends
@@ -132,6 +138,9 @@ class Stage:
     lora: Lora | None = None
     gradient_checkpointing: bool = False
     eval_samples: int = 200
+    eval_every: int = 0
+    eval_mixture: Mixture | None = None
+    best: str = ""
     region_loss_weight: float = 1.0
     start_share: float = 0.0
     keep: int = 1
@@ -149,6 +158,10 @@ class Stage:
         _require(
             self.samples > 0 or self.mixture is not None,
             f"{where} has {self.samples} samples; seeded scenes have no end, so say how many.",
+        )
+        _require(
+            not self.best or self.eval_every > 0,
+            f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
         )
         _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")

@@ -24,17 +24,14 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import GenerationConfig
 
-from parfocal.data.readers.scenes import SceneReader
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
-from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.recipe import Recipe
 from parfocal.train.record import differences, run_record
 from parfocal.train.runtime import Runtime
-from parfocal.train.stages import data_fingerprint, train_stage
-from parfocal.train.trainer import JsonLog
-from parfocal.train.validate import proposal_recall
+from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
 
 logger = logging.getLogger(__name__)
@@ -163,7 +160,7 @@ def work(out: Path) -> None:
             if _is_main():
                 trained = _model(out, recipe, before)
                 _take(trained, weights, stage.start_share)
-                _report(trained, processor, stage, out / stage.name)
+                score_stage(trained, processor, recipe, stage, out / stage.name, runtime)
                 _save_whole(trained, done)
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
@@ -213,16 +210,6 @@ def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
     part = path.with_suffix(".part")
     save_model(model, str(part))
     os.replace(part, path)
-
-
-def _report(
-    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, stage: Stage, out: Path
-) -> None:
-    if stage.eval_samples and stage.mixture is None:
-        reader = SceneReader("validation", stage.eval_samples, (256,))
-        scores = proposal_recall(model, processor, reader)
-        logger.info("stage %s: %s", stage.name, scores)
-        JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
 
 
 def _is_main() -> bool:

@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from parfocal.images import image_digest
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.augment import AUGMENTS
+from parfocal.train.callbacks import JsonLog, Validation
 from parfocal.train.data import (
     AnswerCollator,
     ConversationCollator,
@@ -44,6 +46,7 @@ from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.trainer import divide, num_workers, run_stage
+from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)
 
@@ -126,10 +129,70 @@ def train_stage(
         stage = counted(stage, opened)
         objective, dataset = _on_mixture(model, processor, recipe, stage, opened, runtime)
         collator = None
+    callbacks = []
+    rows = validation_rows(recipe, stage, processor, runtime) if stage.eval_every else None
+    if rows is not None:
+        score = partial(validate, model, processor, stage, rows)
+        callbacks.append(Validation(stage, score, out))
     return run_stage(
-        objective, stage, recipe, dataset, collator, out, micro_batch=runtime.micro_batch or None,
+        objective,
+        stage,
+        recipe,
+        dataset,
+        collator,
+        out,
+        callbacks,
+        micro_batch=runtime.micro_batch or None,
         trackers=runtime.trackers,
-    )  # fmt: skip
+    )
+
+
+def score_stage(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    recipe: Recipe,
+    stage: Stage,
+    out: Path,
+    runtime: Runtime,
+) -> None:
+    """Score what a stage has left, and write it behind the lines of its log."""
+    rows = validation_rows(recipe, stage, processor, runtime)
+    if rows is None:
+        return
+    if stage.mixture is not None:
+        stage = counted(stage, open_stage(recipe, stage, runtime))
+    scores = validate(model, processor, stage, rows)
+    logger.info("stage %s: %s", stage.name, scores)
+    JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
+
+
+def validation_rows(
+    recipe: Recipe, stage: Stage, processor: ParfocalProcessor, runtime: Runtime
+) -> Samples | None:
+    """What a stage is scored on; None if on nothing."""
+    if not stage.eval_samples:
+        return None
+    if stage.mixture is None:
+        reader = SceneReader("validation", stage.eval_samples, (256,))
+        if stage.objective == "detection":
+            return reader
+        return ConversationDataset(reader, processor.dialect, recipe.seed)
+    if stage.eval_mixture is None:
+        return None
+    mixture = stage.eval_mixture.under(runtime.data)
+    opened = open_mixture(mixture, task_views(mixture))
+    return list(itertools.islice(opened.iterate(), stage.eval_samples))
+
+
+def validate(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    stage: Stage,
+    rows: Samples,
+) -> dict[str, float]:
+    """Score what a stage is about: proposals, or answers that point."""
+    measure = proposal_recall if stage.objective == "detection" else pointing_accuracy
+    return measure(model, processor, rows)
 
 
 def _on_scenes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -22,10 +21,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.adapters import add_adapters, is_adapter, merged
-from parfocal.train.checkpoints import newest, part_folder, prune, publish
+from parfocal.train.callbacks import JsonLog, StageProgress
+from parfocal.train.checkpoints import best, newest, part_folder, prune, publish
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
-from parfocal.train.progress import StageProgress
 from parfocal.train.recipe import Recipe, Stage
 
 logger = logging.getLogger(__name__)
@@ -197,25 +196,6 @@ class StageTrainer(Trainer):
         return self.lr_scheduler
 
 
-class JsonLog(TrainerCallback):
-    """Writes every log line of the main process to `metrics.jsonl`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one JSON object."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, **values}) + "\n")
-
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """Append what the trainer logs."""
-        if state.is_world_process_zero and logs:
-            self.write(state.global_step, logs)
-
-
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a nested batch with its path as name."""
     if isinstance(value, Tensor):
@@ -324,7 +304,16 @@ def run_stage(
         # Transformers gave the switch another name within version 5
         name = "activation_checkpointing_enable"
         getattr(text, name, text.gradient_checkpointing_enable)()
+    if stage.eval_every and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ConfigError(
+            f"stage {stage.name!r} is scored while it trains, which needs all weights in one "
+            "process: set its eval_every to 0, or train without FSDP and DeepSpeed."
+        )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    chosen = best(out) if stage.best else None
+    if chosen is not None:
+        logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)
+        load_model(objective, str(chosen / "model.safetensors"))
     return trainer.model_weights()
 
 

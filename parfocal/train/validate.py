@@ -1,21 +1,26 @@
-"""What a stage has learned: proposal recall on Samples whose regions are all their objects."""
+"""What a stage has learned: how much it proposes, and how well its answers point.
+
+Objects that are to be proposed are the regions of Samples; answers are those of their turns.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from parfocal.boxes import Boxes, iou
-from parfocal.data.sample import Sample
+from parfocal.data.sample import Sample, Turn
 from parfocal.errors import DataError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.predict.predictor import Predictor
 
 BATCH = 16
+MAX_NEW_TOKENS = 64
 
 
 class Samples(Protocol):
@@ -92,3 +97,66 @@ def _proposed(
         live = regions.boxes[row][regions.mask[row]].double().cpu().numpy()
         found.append(warp.inverse().apply(Boxes.from_cxcywh(live, warp.target)))
     return found
+
+
+def pointing_accuracy(
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor,
+    samples: Samples,
+    threshold: float = 0.5,
+) -> dict[str, float]:
+    """Return how many answers point right, in percent, and how many were asked for.
+
+    Asked is every question about one picture whose answer has exactly one box; the first box of
+    what the model says has to meet it.
+
+    Args:
+        model: comes back in the mode, training or evaluation, that it was in.
+        processor: of the model.
+        samples: with turns.
+        threshold: IoU from which a box is right.
+
+    Raises:
+        DataError: if no answer has exactly one box.
+    """
+    was_training = model.training
+    predictor = Predictor(model, processor, "training")
+    asked = [
+        (sample, question.text, truth)
+        for sample in (samples[index] for index in range(len(samples)))
+        for question, truth in _pointing_turns(sample)
+    ]
+    hits = 0
+    for start in range(0, len(asked), BATCH):
+        rows = asked[start : start + BATCH]
+        pictures = {row[0].id: row[0].open_image() for row in rows}
+        answers = predictor.ask_batch(
+            [pictures[row[0].id] for row in rows],
+            [row[1] for row in rows],
+            [row[0].regions for row in rows],
+            num_beams=1,
+            max_new_tokens=MAX_NEW_TOKENS,
+        )
+        for (_, _, truth), answer in zip(rows, answers, strict=True):
+            found = answer.boxes
+            hits += bool(len(found)) and float(iou(found[0], truth)[0, 0]) >= threshold
+    model.train(was_training)
+    if not asked:
+        raise DataError(
+            f"none of the {len(samples)} Samples has an answer with exactly one box, so there is "
+            "nothing to point at. Give referring expressions with their boxes."
+        )
+    return {
+        f"pointing_{round(100 * threshold)}": 100 * hits / len(asked),
+        "eval_questions": float(len(asked)),
+    }
+
+
+def _pointing_turns(sample: Sample) -> Iterator[tuple[Turn, Boxes]]:
+    """Questions with one box as answer."""
+    if len(sample.images) != 1:
+        return
+    for question, answer in zip(sample.turns[::2], sample.turns[1::2], strict=True):
+        boxes = [phrase.boxes for phrase in answer.text.phrases]
+        if sum(map(len, boxes)) == 1:
+            yield question, next(found for found in boxes if len(found))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.errors import ConfigError, TrainingError
+from parfocal.train.callbacks import JsonLog
 from parfocal.train.data import (
     ConversationCollator,
     ConversationDataset,
@@ -22,12 +23,7 @@ from parfocal.train.data import (
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.stages import build_language_objective
-from parfocal.train.trainer import (
-    JsonLog,
-    StageTrainer,
-    freeze,
-    run_stage,
-)
+from parfocal.train.trainer import StageTrainer, freeze, run_stage
 
 FIND = Stage(
     "find", "detection", ("proposer", "regions.pool"), samples=6, batch_size=2,

@@ -1,12 +1,16 @@
-"""How far a stage is: a bar with the time that is left on a terminal, lines in a log elsewhere."""
+"""What happens while a stage trains: its log, its progress, its scores."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,7 +22,67 @@ from rich.progress import (
 )
 from transformers import TrainerCallback
 
+from parfocal.errors import ConfigError
+from parfocal.train.checkpoints import mark_best
+from parfocal.train.recipe import Stage
+
 logger = logging.getLogger(__name__)
+
+
+class Validation(TrainerCallback):
+    """Scores a stage after every `eval_every` steps, and marks its best checkpoint.
+
+    Args:
+        stage: says how often.
+        score: computes the scores; called in the main process, others wait.
+        out: the stage's folder.
+    """
+
+    def __init__(self, stage: Stage, score: Callable[[], dict[str, float]], out: Path) -> None:
+        self.stage, self.score, self.out = stage, score, out
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Score, if it is time, and let a checkpoint be written."""
+        if state.global_step % self.stage.eval_every:
+            return
+        if state.is_world_process_zero:
+            scores = self.score()
+            logger.info("stage %s, step %d: %s", self.stage.name, state.global_step, scores)
+            JsonLog(self.out / "metrics.jsonl").write(state.global_step, scores)
+            if self.stage.best:
+                mark_best(self.out, state.global_step, _named(scores, self.stage))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        control.should_save = True
+
+
+def _named(scores: Mapping[str, float], stage: Stage) -> float:
+    """The score that `stage.best` names."""
+    if stage.best not in scores:
+        raise ConfigError(
+            f"stage {stage.name!r} keeps the best by {stage.best!r}, which is not among its scores "
+            f"{sorted(scores)}."
+        )
+    return scores[stage.best]
+
+
+class JsonLog(TrainerCallback):
+    """Writes every log line of the main process to `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one JSON object."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Append what the trainer logs."""
+        if state.is_world_process_zero and logs:
+            self.write(state.global_step, logs)
 
 
 class StageProgress(TrainerCallback):
