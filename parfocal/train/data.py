@@ -133,7 +133,7 @@ class AnswerCollator:
 
 def _shown(text: GroundedText) -> int:
     """The number of the last object image that a text shows; 0 for none."""
-    return max((span.index for span in text.spans if isinstance(span, ObjectRef)), default=0)
+    return max((span.image for span in text.spans if isinstance(span, ObjectRef)), default=0)
 
 
 @dataclass
