@@ -274,14 +274,15 @@ def extended_text(
         targets: the state dict of the whole model.
     """
     rows, head = config.text_config.vocab_size, "text.lm_head.weight"
+    tied = config.tie_word_embeddings
     rules = (
         Drop("**.rotary_emb.inv_freq", "computed from the config"),
+        *([Drop("lm_head.weight", "it is the token table")] if tied else []),
         Rename("model.embed_tokens.weight", "text.model.embed_tokens.weight", _with_means(rows)),
         Rename("lm_head.weight", head, _with_noise(rows)),
         Rename("**", "text.**"),
     )
     wanted = {name: value for name, value in targets.items() if name.startswith("text.")}
-    tied = config.tie_word_embeddings and "lm_head.weight" not in source
     if tied:
         wanted.pop(head, None)
     done = apply_map(source, KeyMap("language model", rules), wanted)

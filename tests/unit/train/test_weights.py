@@ -106,8 +106,13 @@ class TestGrownTables:
         assert new.abs().max() <= bound
         assert new.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)  # uniform, as nn.Linear's
 
-    def test_a_tied_head_is_the_grown_table(self, dense, tmp_path):
+    @pytest.mark.parametrize("written", ["once", "twice"])
+    def test_a_tied_head_is_the_grown_table(self, written, dense, tmp_path):
         text = language_model(dense, tmp_path, fewer=7)
+        if written == "twice":
+            state = load_file(tmp_path / "model.safetensors")
+            state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+            save_file(state, tmp_path / "model.safetensors")
         model = copy.deepcopy(dense)
         load_parts(model, {"text": str(tmp_path)})
         table = model.text.model.embed_tokens.weight
