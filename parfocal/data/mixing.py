@@ -26,7 +26,7 @@ from parfocal.data.mixture_sources import OpenSource, open_sources
 from parfocal.data.permute import Ints, key_of
 from parfocal.data.sample import Sample
 from parfocal.data.schedule import Schedule, make_schedule
-from parfocal.data.views import apply, get_view
+from parfocal.data.views import apply, build_view
 from parfocal.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -274,14 +274,14 @@ def open_mixture(
 
 
 def task_views(mixture: Mixture) -> dict[str, Expand]:
-    """The task views that the sources name, with their defaults and the mixture's seed.
+    """The task views that the sources name, with the options they give and the mixture's seed.
 
     Raises:
         ConfigError: if a source names something else; the message lists the task views.
     """
     names = {name for source in mixture.sources for name in source.views}
     return {
-        name: partial(apply, view=get_view(name)(), seed=mixture.seed) for name in sorted(names)
+        name: partial(apply, view=build_view(name), seed=mixture.seed) for name in sorted(names)
     }
 
 

@@ -48,7 +48,8 @@ class MixtureSource:
             epoch and the other in the second.
         weight: how likely a row is drawn from this source; for interleave "weighted" only.
         views: names of functions that turn a row into the Samples to train on, one after the other;
-            none yields the row itself. Whoever opens the mixture gives the functions.
+            none yields the row itself. Whoever opens the mixture gives the functions. Those of task
+            views may have options: "rec(limit=1)".
         streaming: read rows in the order of the files, which are not opened at random places: for
             compressed tar files, for a hub, and for Parquet files of huge row groups.
         buffer: "streaming" only: rows in memory, which are shuffled among each other.

@@ -97,3 +97,7 @@ TINY_GROUNDING_GPT_TEMPLATES: dict[str, PromptTemplate] = {
     "tiny_grounding_gpt_7b": QWEN2_5_CHAT,
     "tiny_grounding_gpt_qwen2_1_5b": QWEN2_CHAT,
 }
+PRESET_TEMPLATES: dict[str, PromptTemplate] = {
+    **MG_LLAVA_TEMPLATES,
+    **TINY_GROUNDING_GPT_TEMPLATES,
+}

@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parfocal.errors import ConfigError
+from parfocal.errors import CheckpointError, ConfigError
 from parfocal.eval.run import REPORT, run_benchmark
+from parfocal.models.checkpoints.official import with_language_model
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.predict.loading import load
-from parfocal.recipes import mini
+from parfocal.recipes import groma, mg_llava, mini, tiny_grounding_gpt
 from parfocal.train.overrides import override
 from parfocal.train.recipe import Recipe
 from parfocal.train.run import start_run
@@ -32,16 +34,27 @@ class RecipeEntry:
     Attributes:
         build: budget -> recipe.
         budgets: what `build` takes.
-        processor: builds the processor of a model's config.
+        processor: builds the processor of a model's config; None: its words, and its config, are
+            those of the language model that the recipe's `weights` name.
     """
 
     build: Callable[[str], Recipe]
-    budgets: Iterable[str]
-    processor: Callable[[ParfocalConfig], ParfocalProcessor]
+    budgets: Iterable[str] = ("full",)
+    processor: Callable[[ParfocalConfig], ParfocalProcessor] | None = None
 
 
 RECIPES: dict[str, RecipeEntry] = {
+    "groma": RecipeEntry(groma.groma),
+    "mg_llava_llama3_8b": RecipeEntry(partial(mg_llava.mg_llava, "llama3_8b")),
+    "mg_llava_phi3_3_8b": RecipeEntry(partial(mg_llava.mg_llava, "phi3_3_8b")),
+    "mg_llava_vicuna_13b": RecipeEntry(partial(mg_llava.mg_llava, "vicuna_13b")),
+    "mg_llava_vicuna_7b": RecipeEntry(partial(mg_llava.mg_llava, "vicuna_7b")),
+    "mg_llava_video_vicuna_7b": RecipeEntry(mg_llava.mg_llava_video),
+    "mg_llava_yi1_5_34b": RecipeEntry(partial(mg_llava.mg_llava, "yi1_5_34b")),
     "mini": RecipeEntry(mini.mini, mini.BUDGETS, mini.mini_processor),
+    "tiny_grounding_gpt_1_5b": RecipeEntry(partial(tiny_grounding_gpt.tiny_grounding_gpt, "1_5b")),
+    "tiny_grounding_gpt_3b": RecipeEntry(partial(tiny_grounding_gpt.tiny_grounding_gpt, "3b")),
+    "tiny_grounding_gpt_7b": RecipeEntry(partial(tiny_grounding_gpt.tiny_grounding_gpt, "7b")),
 }
 
 
@@ -107,9 +120,37 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def parts_of(recipe: Recipe) -> tuple[ParfocalConfig, ParfocalProcessor]:
-    """Build the config and the processor of the model that a recipe trains; they fit each other."""
+    """Build the config and the processor of the model that a recipe trains; they fit each other.
+
+    Raises:
+        ConfigError: if the language model that the recipe starts from is not here.
+    """
+    build = RECIPES[recipe.name].processor
     config = vary(get_preset(recipe.model), recipe.model_overrides)
-    processor = RECIPES[recipe.name].processor(config)
+    if build is None:
+        return _of_language_model(recipe, config)
+    processor = build(config)
     text = {"vocab_size": len(processor.tokenizer)}
     ids = processor.settings.token_ids.to_dict()
     return vary(config, {"text_config": text, "token_ids": ids}), processor
+
+
+def _of_language_model(
+    recipe: Recipe, config: ParfocalConfig
+) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """Give the model the config, the tokenizer and the prompt of `weights["text"]`."""
+    source = recipe.weights.get("text")
+    if source is None:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: weights name no language model, whose tokenizer is needed; "
+            "pass --set weights.text=FOLDER."
+        )
+    try:
+        config, processor = with_language_model(config, source, recipe.model)
+    except CheckpointError as err:
+        raise ConfigError(
+            f"recipe {recipe.name!r} starts from the language model {source!r}: {err} Or pass "
+            "--set weights.text=FOLDER with the folder of one that is here."
+        ) from err
+    text = recipe.model_overrides.get("text_config", {})
+    return vary(config, {"text_config": text}), processor

@@ -16,8 +16,8 @@ from parfocal.train.recipe import Recipe, build
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Apply `path=value` assignments such as `stages.perception.optim.lr=1e-3`.
 
-    Stages and sources are named by their name or number. Values are typed by the field they
-    replace; `none` unsets one that may be unset.
+    Stages and sources are named by their name or number, weights by the part of the model. Values
+    are typed by the field they replace; `none` unsets one that may be unset.
 
     Raises:
         ConfigError: for an unknown path (listing its siblings) or a value of the wrong type.
@@ -58,9 +58,22 @@ def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
             f"override {whole!r}: {type(owner).__name__} has no field {head!r}.{hint} "
             f"Its fields are {siblings}."
         )
-    current = getattr(owner, head)
-    new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
+    current, kind = getattr(owner, head), _entry_kind(owner, head)
+    if rest and kind is not Any:
+        entry = value if kind is str else _of_type(kind, _read(value), value, whole)
+        new: Any = {**current, ".".join(rest): entry}
+    else:
+        new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
     return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+
+
+def _entry_kind(owner: Any, name: str) -> Any:
+    """Return the type of the values of a field that maps names, which may hold dots, to values.
+
+    `Any` for one that maps names to whatever there is, and for any other field.
+    """
+    hint = get_type_hints(type(owner))[name]
+    return get_args(hint)[1] if get_origin(hint) is collections.abc.Mapping else Any
 
 
 def _place(items: tuple[Any, ...], head: str) -> int | None:

@@ -1,61 +1,131 @@
-"""The weights a run starts from: published towers and language models, part by part.
+"""The weights a run starts from: published towers and language models, or parts of models of ours.
 
-Shapes: V rows of a token table, D its width.
+A part is named as in the model: `text`, `vision.towers.0.backbone`, `proposer`; `model` is all of
+it. Its source is a folder, or a hub id that is in the local cache.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM
+from safetensors import SafetensorError
+from torch import Tensor
 
 from parfocal.errors import CheckpointError, ConfigError
+from parfocal.hub import first_line, refuse_gaps
+from parfocal.models.checkpoints.convert import KeyMap, Rename, convert
+from parfocal.models.checkpoints.official_groma import config_values
+from parfocal.models.checkpoints.public_parts import extended_text, tower_state
+from parfocal.models.checkpoints.sources import Tensors, local_folder, open_tensors
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+
+logger = logging.getLogger(__name__)
+
+WHOLE = "model"
+_TOWER = re.compile(r"vision\.towers\.(\d+)\.backbone")
 
 
-def load_parts(model: nn.Module, weights: Mapping[str, str]) -> None:
-    """Fill parts of a model with the weights of folders or hub ids.
+def load_parts(model: ParfocalForConditionalGeneration, weights: Mapping[str, str]) -> None:
+    """Fill parts of a model, in the order given; every weight of a part is filled.
 
-    Of a token table that has grown, the new rows start as the mean of the old ones.
+    A language model whose table has fewer rows than the model's gets rows for the new tokens: the
+    mean of its own in the token table, a linear layer's usual start in the head.
 
     Args:
         model: changed in place.
-        weights: part -> source: "text", or the backbone of a tower, "vision.towers.0.backbone".
+        weights: part -> source. "text" and the backbones of towers may be as they are published:
+            a causal language model; a CLIP, a ConvNeXt of open_clip, timm or Transformers, or any
+            other backbone of Transformers. Whatever part it is may be taken from a model of ours:
+            from the folder of a finished one, or of a stage.
 
     Raises:
         ConfigError: if the model has no such part.
-        CheckpointError: if a source lacks a weight of the part, or has it in another shape.
+        CheckpointError: if a source is not here, lacks a weight of the part, has it in another
+            shape, or holds weights that the part does not have.
+
+    Source: of the new rows, Groma (arXiv:2404.13013), official code at d3a95b6.
+    Deviates: no.
     """
+    own = model.state_dict()
     for part, source in weights.items():
+        if part != WHOLE and not any(name.startswith(f"{part}.") for name in own):
+            parts = [WHOLE, *dict.fromkeys(name.split(".")[0] for name in own)]
+            parts += [
+                f"vision.towers.{index}.backbone" for index in range(len(model.vision.towers))
+            ]
+            raise ConfigError(f"weights: the model has no part {part!r}; choose one of {parts}.")
         try:
-            target = model.get_submodule(part)
-        except AttributeError as err:
-            names = [name for name, _ in model.named_modules() if name.count(".") < 3 and name]
-            raise ConfigError(
-                f"weights: the model has no part {part!r}; parts are {names[:12]} and so on."
-            ) from err
-        loader = AutoModelForCausalLM if part == "text" else AutoModel
-        loaded = loader.from_pretrained(source, dtype=torch.float32)
-        found = getattr(loaded, "vision_model", loaded).state_dict()
-        _fill(target, found, part, source)
-
-
-def _fill(target: nn.Module, found: Mapping[str, Tensor], part: str, source: str) -> None:
-    """Copy every weight of `target` by its name."""
-    for name, value in target.state_dict().items():
-        if name not in found:
-            raise CheckpointError(f"{source} has no weight {name!r}, which {part!r} needs.")
-        given = found[name]
-        grown = len(given) < len(value) and given.shape[1:] == value.shape[1:] and given.ndim == 2
-        if given.shape != value.shape and not (grown and part == "text"):
-            raise CheckpointError(
-                f"{source}: {name!r} is {tuple(given.shape)}, {part!r} needs {tuple(value.shape)}; "
-                "choose weights of the model's size, or change the model."
-            )
+            found = _read(model.config, part, local_folder(source), own)
+        except CheckpointError as err:
+            raise CheckpointError(f"weights of {part!r} from {source}: {err}") from err
         with torch.no_grad():
-            if grown:
-                value[: len(given)] = given
-                value[len(given) :] = given.mean(0)
-            else:
-                value.copy_(given)
+            for name, value in found.items():
+                own[name].copy_(value)
+        logger.info("%s: %d tensors from %s", part, len(found), source)
+
+
+def _read(
+    config: ParfocalConfig, part: str, folder: Path, own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return all weights of a part, under the model's names.
+
+    Args:
+        config: of the model.
+        part: one that it has.
+        folder: the source.
+        own: the model's state dict.
+    """
+    tensors, prefix = _open(folder), "" if part == WHOLE else f"{part}."
+    is_ours = any(name.startswith(prefix) if prefix else name in own for name in tensors)
+    if part == "text":
+        return extended_text(tensors.under(prefix) if is_ours else tensors, config, own).state
+    if is_ours:
+        found = tensors.under(prefix).renamed(prefix)
+        rules = KeyMap("parfocal", (Rename("**", "**"),))
+        return convert(found, rules, _untied(own, prefix, found)).state
+    tower = _TOWER.fullmatch(part)
+    if tower is None:
+        raise CheckpointError(
+            f"{folder} holds nothing of {part!r}. It has to be the folder of a model of ours, a "
+            "finished one or a stage's."
+        )
+    index = int(tower[1])
+    return tower_state(index, config.vision.towers[index], folder, own).state
+
+
+def _open(folder: Path) -> Tensors:
+    """Open a source; a finished model of ours under the model's names, which its files change."""
+    if config_values(folder).get("model_type") != ParfocalConfig.model_type:
+        return open_tensors(folder)
+    try:
+        loaded, report = ParfocalForConditionalGeneration.from_pretrained(
+            folder,
+            dtype="auto",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+        raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
+    refuse_gaps(folder, report)
+    state = loaded.state_dict()
+    return Tensors({name: partial(state.__getitem__, name) for name in state}, str(folder))
+
+
+def _untied(
+    own: Mapping[str, Tensor], prefix: str, found: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return what has to be filled: of a tensor under two names, files may hold one alone."""
+    wanted = {name: value for name, value in own.items() if name.startswith(prefix)}
+    filled = {value.data_ptr() for name, value in wanted.items() if name in found}
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name in found or value.data_ptr() not in filled
+    }

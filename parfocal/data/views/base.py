@@ -90,6 +90,7 @@ class QuestionView(TaskView):
         rounds: questions of one conversation, at most. Where they are several, one kind of
             question is asked about each thing, so that no answer stands in an earlier turn.
         limit: conversations of one picture, at most; None: as many as there are.
+        mark: what every question starts with, such as Groma's `[grounding]`; "" for none.
 
     Attributes:
         slots: the lists of sentences that the view needs, and their slots.
@@ -102,6 +103,7 @@ class QuestionView(TaskView):
     wording: str
     rounds: int = 1
     limit: int | None = None
+    mark: str = ""
     wordings: Wordings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +121,8 @@ class QuestionView(TaskView):
         """Join questions to conversations."""
         questions = self.questions(sample, draw, skipped)
         conversations = iter(lambda: list(islice(questions, self.rounds)), [])
-        yield from map(join, islice(conversations, self.limit))
+        for draft in map(join, islice(conversations, self.limit)):
+            yield replace(draft, turns=led(draft.turns, self.mark))
 
     def order(self, items: Iterable[T], draw: Draw) -> Iterable[T]:
         """The order to ask in: as annotated if everything is asked alone, otherwise drawn."""
@@ -204,6 +207,14 @@ def join(drafts: Sequence[Draft]) -> Draft:
         tuple(turns),
         Boxes.concat(regions) if regions else UNPLACED,
         Boxes.concat(crops) if crops else UNPLACED,
+    )
+
+
+def led(turns: Iterable[Turn], mark: str) -> tuple[Turn, ...]:
+    """The turns, the mark of a task before every question; see `QuestionView`."""
+    return tuple(
+        replace(turn, text=GroundedText.of(mark, *turn.text.spans)) if turn.role == "user" else turn
+        for turn in turns
     )
 
 

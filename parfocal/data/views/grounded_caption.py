@@ -1,8 +1,8 @@
 """Grounded captions: the question that a caption with boxes answers.
 
 Source: Groma (arXiv:2404.13013), official loader of Flickr30k Entities at d3a95b6.
-Deviates: Groma's `[grounding]` in front of the question is not written: it is markup of one family
-of models.
+Deviates: Groma's `[grounding]` in front of the question is written only when asked for
+(`mark=[grounding]`): it is markup of one family of models.
 """
 
 from __future__ import annotations

@@ -35,8 +35,10 @@ from parfocal.models.checkpoints.official_mg_llava import (
     template_name,
 )
 from parfocal.models.checkpoints.public_parts import (
+    Words,
     extended_text,
     initial_values,
+    put_words,
     read_text_config,
     start_from_parts,
 )
@@ -47,7 +49,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS
 from parfocal.models.processing import FILE_NAME as OURS
 from parfocal.models.processing import ParfocalProcessor, build_processor
-from parfocal.models.templates import TEMPLATES
+from parfocal.models.templates import PRESET_TEMPLATES, TEMPLATES
 
 FAMILIES = ("groma", "mg_llava")
 
@@ -254,9 +256,39 @@ def _from_parts(preset: str, vision: Sequence[str | Path], text: str | Path | No
             "--text with a folder or a hub id in the local cache."
         )
     start = start_from_parts(preset, [local_folder(name) for name in vision], local_folder(text))
-    targets, image_tokens = _targets(start.config)
+    config = start.words.config
+    targets, image_tokens = _targets(config)
     done = start.fill(targets)
-    _fill_kept(start.config, done)
-    template = start.template or TEMPLATES[template_name(start.tokenizer)]
-    processor = build_processor(start.tokenizer, start.config, template, image_tokens)
-    return Converted(start.config, processor, done.state, done.report)
+    _fill_kept(config, done)
+    processor = _processor(start.words, preset, image_tokens)
+    return Converted(config, processor, done.state, done.report)
+
+
+def with_language_model(
+    config: ParfocalConfig, text: str | Path, preset: str
+) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """Put a language model's config, tokenizer and prompt into a model, without any weights.
+
+    Args:
+        config: of the model; its language model is replaced.
+        text: folder or cached hub id of the language model.
+        preset: key of `PRESETS` that the model is a variant of.
+
+    Returns:
+        The config, and the processor of a model of it.
+
+    Raises:
+        CheckpointError: if there is no language model, or no tokenizer beside it.
+    """
+    words = put_words(config, local_folder(text))
+    return words.config, _processor(words, preset, _targets(words.config)[1])
+
+
+def _processor(words: Words, preset: str, image_tokens: int) -> ParfocalProcessor:
+    """Build a processor whose prompt is that of the tokenizer's family, as the preset has it."""
+    template = words.template
+    if template is None:
+        template = TEMPLATES[template_name(words.tokenizer)]
+        own = PRESET_TEMPLATES.get(preset, template)
+        template = own if own.end == template.end else template
+    return build_processor(words.tokenizer, words.config, template, image_tokens)

@@ -51,6 +51,11 @@ NO_SETTINGS = (
 )  # fmt: skip
 NEW = "not in the public parts: initialised anew"
 UNUSED = "of the part's other side, which this model does not use"
+TOWER_RULES: tuple[Rule, ...] = (
+    *MG_LLAVA.rules,
+    Rename("vision.**", "vision.**"),
+    Drop("**", UNUSED),
+)
 
 
 def read_text_config(folder: Path) -> dict[str, Any]:
@@ -78,28 +83,39 @@ def read_text_config(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a new model starts from.
+class Words:
+    """A language model's words in a model.
 
     Attributes:
-        config: of the model.
+        config: of the model, with the language model's own config and the ids of placeholders.
         tokenizer: with the tokens of the dialect.
         template: the prompt; None: by the tokenizer's family.
-        tensors: of the towers.
-        key_map: of the towers' names.
-        text: of the language model.
     """
 
     config: ParfocalConfig
     tokenizer: PreTrainedTokenizerBase
     template: PromptTemplate | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new model starts from.
+
+    Attributes:
+        words: of the language model, and the config.
+        tensors: of the towers.
+        key_map: of the towers' names.
+        text: of the language model.
+    """
+
+    words: Words
     tensors: Tensors
     key_map: KeyMap
     text: Tensors
 
     def fill(self, targets: Mapping[str, Tensor]) -> Conversion:
         """Return what the parts fill of `targets`; the rest is in the report as kept."""
-        words = extended_text(self.text, self.config, targets)
+        words = extended_text(self.text, self.words.config, targets)
         others = {name: value for name, value in targets.items() if name not in words.state}
         done = apply_map(self.tensors, self.key_map, others)
         done.state.update(words.state)
@@ -124,30 +140,46 @@ def start_from_parts(preset: str, towers: Sequence[Path], words: Path) -> Start:
             f"preset {preset!r} has {len(config.vision.towers)} vision tower(s), "
             f"{len(towers)} were given."
         )
-    template, values = None, read_text_config(words)
     table = "model.embed_tokens.weight"
-    rows = text[table].shape[0] if table in text else values.get("vocab_size", 0)
-    if (words / OURS).is_file():
-        tokenizer, template, ids = _own_words(words, config)
-    elif config.dialect == "region_tokens":
-        tokenizer = groma_tokenizer(words, config.proposer.max_regions)
-        template, rows = groma_template(words), max(rows, len(tokenizer))
-        values["pad_token_id"] = tokenizer.pad_token_id
-        ids = token_ids_of(tokenizer)
-    else:
-        tokenizer, ids = read_tokenizer(words), TokenIds(image=rows, region=rows + 1)
-    config = vary(config, {"text_config": {**values, "vocab_size": rows}})
-    config.token_ids = ids
+    put = put_words(config, words, text[table].shape[0] if table in text else 0)
+    config = put.config
     opened = [
         _tower(index, config.vision.towers[index], folder) for index, folder in enumerate(towers)
     ]
-    rules: list[Rule] = [*MG_LLAVA.rules, Rename("vision.**", "vision.**"), Drop("**", UNUSED)]
+    rules: list[Rule] = list(TOWER_RULES)
     filled = [f"vision.towers.{index}." for index in range(len(towers))]
     with torch.device("meta"):
         names = ParfocalForConditionalGeneration(config).state_dict()
     rules += [Keep(name, NEW) for name in names if not name.startswith(tuple(filled))]
     tensors = joined(opened) if opened else Tensors({}, "nothing")
-    return Start(config, tokenizer, template, tensors, KeyMap(preset, tuple(rules)), text)
+    return Start(put, tensors, KeyMap(preset, tuple(rules)), text)
+
+
+def put_words(config: ParfocalConfig, folder: Path, rows: int = 0) -> Words:
+    """Replace a model's language model by the one in a folder, whatever its size.
+
+    Args:
+        config: of the model, such as a preset's.
+        folder: of the language model, or of a model of ours, whose words are taken.
+        rows: of the folder's token table; 0: as its config says.
+    """
+    template, values = None, read_text_config(folder)
+    rows = rows or values.get("vocab_size", 0)
+    if (folder / OURS).is_file():
+        tokenizer, template, ids = _own_words(folder, config)
+    elif config.dialect == "region_tokens":
+        tokenizer = groma_tokenizer(folder, config.proposer.max_regions)
+        template, rows = groma_template(folder), max(rows, len(tokenizer))
+        values["pad_token_id"] = tokenizer.pad_token_id
+        ids = token_ids_of(tokenizer)
+    else:
+        tokenizer = read_tokenizer(folder)
+        rows = max(rows, len(tokenizer))  # the placeholders are no token's ids
+        second = "object" if config.regions.kind == "crop" else "region"
+        ids = TokenIds(**{"image": rows, second: rows + 1})
+    config = vary(config, {"text_config": {**values, "vocab_size": rows}})
+    config.token_ids = ids
+    return Words(config, tokenizer, template)
 
 
 def _own_words(
@@ -169,15 +201,34 @@ def _own_words(
     return processor.tokenizer, settings.template, settings.token_ids
 
 
+def tower_state(
+    index: int, tower: TowerConfig, folder: Path, targets: Mapping[str, Tensor]
+) -> Conversion:
+    """Return what the folder of a backbone fills of vision tower `index`, which is all of it.
+
+    Args:
+        index: of the tower, from 0.
+        tower: its config.
+        folder: of the backbone, in any of the forms that it is published in.
+        targets: the state dict of the whole model.
+    """
+    prefix = f"vision.towers.{index}."
+    wanted = {name: value for name, value in targets.items() if name.startswith(prefix)}
+    return apply_map(_tower(index, tower, folder), KeyMap("vision tower", TOWER_RULES), wanted)
+
+
 def _tower(index: int, tower: TowerConfig, folder: Path) -> Tensors:
-    """Open a tower under names that the rules of `start_from_parts` know."""
+    """Open a tower under names that `TOWER_RULES` know."""
     kind = tower.backbone["model_type"]
     if (index, kind) == (0, "clip_vision_model"):
-        return open_tensors(folder).renamed("visual_encoder.")
+        tensors = open_tensors(folder)
+        inner = "vision_model." if "embeddings.class_embedding" in tensors else ""
+        return tensors.renamed(f"visual_encoder.{inner}")
     if (index, kind) == (1, "convnext"):
         tensors = open_tensors(folder)
-        trunk = "" if any(name.startswith("visual.") for name in tensors) else "visual.trunk."
-        return tensors.renamed(f"visual_encoder_aux.{trunk}")
+        if not any("patch_embeddings" in name for name in tensors):  # not as Transformers names it
+            trunk = "" if any(name.startswith("visual.") for name in tensors) else "visual.trunk."
+            return tensors.renamed(f"visual_encoder_aux.{trunk}")
     with torch.device("meta"):
         backbone = type(Tower(tower).backbone)
     try:
@@ -198,8 +249,11 @@ def _tower(index: int, tower: TowerConfig, folder: Path) -> Tensors:
             f"{folder} does not fit vision tower {index + 1}, a {kind!r} ({len(misfits)} "
             f"misfits): {', '.join(misfits)}."
         )
-    state = {f"vision.towers.{index}.backbone.{n}": v for n, v in model.state_dict().items()}
-    return Tensors({name: _given(value) for name, value in state.items()}, str(folder))
+    state = model.state_dict()
+    if kind == "convnext":  # its last norm is of the pooled output, see `Tower`
+        state = {name: state[name] for name in state if not name.startswith("layernorm.")}
+    readers = {name: _given(value) for name, value in state.items()}
+    return Tensors(readers, str(folder)).renamed(f"vision.towers.{index}.backbone.")
 
 
 def _given(value: Tensor) -> Callable[[], Tensor]:
@@ -220,14 +274,15 @@ def extended_text(
         targets: the state dict of the whole model.
     """
     rows, head = config.text_config.vocab_size, "text.lm_head.weight"
+    tied = config.tie_word_embeddings
     rules = (
         Drop("**.rotary_emb.inv_freq", "computed from the config"),
+        *([Drop("lm_head.weight", "it is the token table")] if tied else []),
         Rename("model.embed_tokens.weight", "text.model.embed_tokens.weight", _with_means(rows)),
         Rename("lm_head.weight", head, _with_noise(rows)),
         Rename("**", "text.**"),
     )
     wanted = {name: value for name, value in targets.items() if name.startswith("text.")}
-    tied = config.tie_word_embeddings and "lm_head.weight" not in source
     if tied:
         wanted.pop(head, None)
     done = apply_map(source, KeyMap("language model", rules), wanted)

@@ -239,8 +239,10 @@ def test_task_views_by_their_names(tmp_path: Path) -> None:
     assert [sample.id for sample in found] == ["1#rec-0", "1#rec-1", "1#detect-0"]
     assert [sample.meta["view"] for sample in found] == ["rec", "rec", "detect"]
     other = Mixture((MixtureSource("a", str(path), views=("dream",)),))
-    with pytest.raises(ConfigError, match="no view 'dream'; there are absent, detect"):
+    with pytest.raises(ConfigError, match="no view 'dream'; there are absent, conv"):
         task_views(other)
+    one = Mixture((MixtureSource("a", str(path), views=("rec(limit=1)",)),), seed=5)
+    assert [sample.id for sample in open_mixture(one, task_views(one)).iterate(0)] == ["1#rec-0"]
 
 
 def test_a_view_that_was_not_given_is_named(folder: Path) -> None:

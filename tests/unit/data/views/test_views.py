@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from parfocal.boxes import Boxes
 from parfocal.data.jsonl import read_jsonl, write_jsonl
 from parfocal.data.sample import ImageRef, Sample, Turn
-from parfocal.data.views import VIEWS, QuestionView, apply, get_view
+from parfocal.data.views import VIEWS, QuestionView, apply, build_view, get_view
 from parfocal.dialects import get_dialect
 from parfocal.dialects.base import View
 from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef
@@ -162,7 +162,7 @@ def test_views_travel_to_workers(name):
     assert pickle.loads(pickle.dumps(view)) == view
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"detect"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"conversation", "detect"}))
 def test_other_seeds_ask_otherwise(name):
     meta = {"relations": [[0, "riding", 1]], "neg_categories": ["yak", "hat"]}
     rows = [[0, 0, 60, 60], [100, 0, 160, 60], [200, 100, 300, 200]]
@@ -232,3 +232,52 @@ def test_references_count_on_after_further_pictures():
     (item,) = apply(sample, build("text_image", asks=["name"]), 0)
     assert [span.image for span in item.turns[0].text.spans if isinstance(span, ObjectRef)] == [2]
     assert item.images[2].parent == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("rec", {}),
+        (" rec( limit = 1 ) ", {"limit": 1}),
+        ("rec(limit=1, rounds=3, mark=[grounding])", {"limit": 1, "rounds": 3,
+                                                      "mark": "[grounding]"}),
+        ("region_caption(wording=groma_detail)", {"wording": "groma_detail"}),
+        ("text_image(asks=[\"which\", \"name\"], options=3)",
+         {"asks": ["which", "name"], "options": 3}),
+        ("rec()", {}),
+    ],
+)  # fmt: skip
+def test_a_name_may_have_options(words, options):
+    name = words.strip().partition("(")[0]
+    assert build_view(words) == get_view(name)(**options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("recs(limit=1)", "no view 'recs'"),
+        ("rec(limit", "not of the form NAME"),
+        ("rec limit=1", "not of the form NAME"),
+        ("rec(limit)", "'limit' is no OPTION=VALUE; 'rec' has the options .*rounds, limit, mark"),
+        ("rec(limits=1)", "'limits=1' is no OPTION=VALUE"),
+        ("detect(limit=1)", "'detect' has the options none"),
+        ("rec(limit=many)", "limit is 'many', must be a whole number"),
+        ("rec(wording=5)", "a value is of the wrong type"),
+        ("text_image(rules=1)", "'rules=1' is no OPTION=VALUE"),
+    ],
+)
+def test_wrong_names_and_options_are_told(words, message):
+    with pytest.raises(ConfigError, match=message):
+        build_view(words)
+
+
+def test_a_mark_leads_every_question():
+    regions = Boxes([[0, 0, 60, 60], [100, 0, 160, 60]], IMAGE.frame(), labels=["man", "horse"])
+    sample = Sample("1", (IMAGE,), (), regions)
+    plain, marked = (
+        apply(sample, build("rec", rounds=2, mark=mark), 0)[0].turns for mark in ("", "[x]")
+    )
+    assert [turn.text.plain for turn in marked[::2]] == [
+        f"[x]{turn.text.plain}" for turn in plain[::2]
+    ]
+    assert marked[1::2] == plain[1::2]
