@@ -62,10 +62,10 @@ def alignment() -> Stage:
 
     2 Samples on each of 8 GPUs, 8 times a step; 2 epochs (section 5.1).
 
-    Deviates: new tokens have rows of their own in the official model, which alone train. Here they
-    are rows of the one token table and the one head, all of which do. And the prompt is that of the
-    last stage, whose answers end with a mark: one run has one processor. The official prompt of
-    this stage has none, and no answer is learned to end.
+    Of the token table and the head, the rows of new tokens train, which come after Vicuna's 32,000.
+
+    Deviates: the prompt is that of the last stage, whose answers end with a mark: one run has one
+    processor. The official prompt of this stage has none, and no answer is learned to end.
     """
     sources = (
         # image caption
@@ -82,7 +82,7 @@ def alignment() -> Stage:
         "alignment", "language",
         trainable=("projector", "regions", "text.model.embed_tokens", "text.lm_head"),
         samples=0, batch_size=128, mixture=Mixture(sources), epochs=2, max_length=2048,
-        offer_ground_boxes=True, eval_samples=0, optim=_optim(1e-4),
+        first_row=32_000, offer_ground_boxes=True, eval_samples=0, optim=_optim(1e-4),
     )  # fmt: skip
 
 

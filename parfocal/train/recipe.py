@@ -105,6 +105,8 @@ class Stage:
         optim: the optimiser and its schedule.
         max_length: text tokens of a row after which the rest is cut off; 0: no limit.
         augment: how pictures and boxes are changed before the detection objective sees them.
+        first_row: where the token table and the head train, their rows before this one stay as they
+            are, so that only those of new tokens learn; 0: all train.
         offer_ground_boxes: let the boxes of answers join the proposals, with the score that the
             model's `proposer.ground_score` says, so that answers can name what was not proposed.
         lora: adapters that train instead of the weights of the language model.
@@ -134,6 +136,7 @@ class Stage:
     epochs: float = 1.0
     max_length: int = 0
     augment: Augment = "none"
+    first_row: int = 0
     offer_ground_boxes: bool = False
     lora: Lora | None = None
     gradient_checkpointing: bool = False
@@ -164,6 +167,11 @@ class Stage:
             f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
         )
         _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
+        _require(
+            self.first_row == 0 or (self.first_row > 0 and self.optim.weight_decay == 0),
+            f"{where} has first_row {self.first_row} and weight_decay {self.optim.weight_decay}: "
+            "rows are counted from 0, and those that stay must not decay.",
+        )
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
         _require(
             self.max_length >= 0, f"{where} has max_length {self.max_length}, must be 0 or more."

@@ -26,6 +26,7 @@ from parfocal.train.checkpoints import best, newest, part_folder, prune, publish
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.rows import held_rows
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +310,8 @@ def run_stage(
             f"stage {stage.name!r} is scored while it trains, which needs all weights in one "
             "process: set its eval_every to 0, or train without FSDP and DeepSpeed."
         )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with held_rows(objective.model, stage.first_row):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     chosen = best(out) if stage.best else None
     if chosen is not None:
         logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)

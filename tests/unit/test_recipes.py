@@ -220,6 +220,7 @@ def test_groma_decays_everything_and_looks_around_slowly_while_it_learns_boxes()
         assert stage.offer_ground_boxes
         assert not stage.optim.decay_all
     assert [stage.gradient_checkpointing for stage in others] == [False, True]
+    assert [stage.first_row for stage in others] == [32_000, 0]
 
 
 def test_what_only_some_papers_do():

@@ -6,7 +6,15 @@ import logging
 
 import pytest
 
-from parfocal.train.checkpoints import is_whole, newest, part_folder, prune, publish, step_of
+from parfocal.train.checkpoints import (
+    is_whole,
+    mark_best,
+    newest,
+    part_folder,
+    prune,
+    publish,
+    step_of,
+)
 
 
 def write(out, *steps: int) -> None:
@@ -57,7 +65,8 @@ def test_without_checkpoints_there_is_none(tmp_path):
 
 def test_the_last_and_the_best_stay(tmp_path):
     write(tmp_path, 2, 9, 10, 11)
-    prune(tmp_path, keep=2, best=tmp_path / "checkpoint-2")
-    assert sorted(map(step_of, tmp_path.iterdir())) == [2, 10, 11]
+    assert mark_best(tmp_path, 2, score=5.0)
+    prune(tmp_path, keep=2)
+    assert sorted(map(step_of, tmp_path.glob("checkpoint-*"))) == [2, 10, 11]
     prune(tmp_path, keep=9)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 3

@@ -1,0 +1,46 @@
+"""Rows of the token table and the head that stay as they are while those of new tokens learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from parfocal.errors import ConfigError
+
+
+@contextmanager
+def held_rows(model: nn.Module, first: int) -> Iterator[None]:
+    """Give the first rows no gradient; without weight decay, AdamW then leaves them bit-identical.
+
+    Args:
+        model: of which the token table, the head, both or neither train.
+        first: row that learns first; 0 holds none.
+
+    Raises:
+        ConfigError: if no row is left that could learn.
+
+    Source: Groma (arXiv:2404.13013), official code at d3a95b6, where the rows of new tokens are
+        tables of their own.
+    Deviates: no.
+    """
+
+    def hold(gradient: Tensor) -> Tensor:
+        held = gradient.clone()
+        held[:first] = 0
+        return held
+
+    tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    rows = min(map(len, tables))
+    if first >= rows:
+        raise ConfigError(
+            f"first_row is {first}, but there are {rows} tokens: no row of them would learn. "
+            "Set it to the number of tokens that the language model had before new ones were added."
+        )
+    handles = [table.register_hook(hold) for table in tables if first and table.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
