@@ -64,13 +64,18 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "parfocal"
 
 
+def art_path() -> Path:
+    """Return where the art archive is cached, or will be."""
+    return cache_dir() / f"fluent-emoji-3d-{ART_VERSION}.tgz"
+
+
 def fetch_art() -> Path:
     """Return the path of the art archive; fetches it (16 MB, `npm pack`) when it is not cached.
 
     Raises:
         DataError: if npm is missing, fails, or hands out an archive with another checksum.
     """
-    target = cache_dir() / f"fluent-emoji-3d-{ART_VERSION}.tgz"
+    target = art_path()
     if target.exists():
         return target
     if shutil.which("npm") is None:

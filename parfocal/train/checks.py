@@ -1,0 +1,276 @@
+"""What can be known of a stage before it runs: what is missing, and how long its rows are.
+
+Everything that is wrong is collected; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from parfocal.data.leaks import load_benchmarks
+from parfocal.data.mixing import OpenMixture, task_views
+from parfocal.data.mixture import LOCAL_BUILDERS, MixtureSource
+from parfocal.data.mixture_sources import OpenSource
+from parfocal.data.readers.scenes import SceneReader
+from parfocal.data.sample import Sample
+from parfocal.data.scenes.sprites import art_path
+from parfocal.errors import CheckpointError, ConfigError, ParfocalError
+from parfocal.hub import is_hub_id
+from parfocal.models.checkpoints.sources import local_folder
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import IGNORED, ParfocalProcessor
+from parfocal.train.adapters import add_adapters
+from parfocal.train.costs import Row, slot_tokens
+from parfocal.train.data import AnswerCollator, ConversationDataset
+from parfocal.train.language import LanguageObjective
+from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.run import open_stage
+from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import divide, freeze
+
+ROWS = 3  # of each source, whose pictures are opened
+MEASURED = 16  # Samples of a stage, whose text is measured
+
+
+@dataclass
+class Findings:
+    """What was found so far.
+
+    Attributes:
+        problems: sentences, each about something that would stop the run.
+        to_fetch: what the run would fetch from a network.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    to_fetch: list[str] = field(default_factory=list)
+
+    def attempt(self, run: Callable[[], Any], where: str = "") -> Any:
+        """Return what `run` does, or None and note what it complains of."""
+        try:
+            return run()
+        except (ParfocalError, OSError) as err:
+            self.problems.append(f"{where}{err}")
+            return None
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:
+    """Look for the parts and the folders of the weights that a run starts from."""
+    for part, source in weights.items():
+        try:
+            model.get_submodule(part)
+        except AttributeError:
+            names = sorted(name for name, _ in model.named_children())
+            found.problems.append(f"weights: there is no part {part!r} among those of {names}.")
+        if Path(source).is_dir():
+            if not (Path(source) / "config.json").is_file():
+                found.problems.append(
+                    f"weights of {part!r}: the folder {source} holds no config.json; give one that "
+                    "Transformers' save_pretrained wrote."
+                )
+            continue
+        try:
+            local_folder(source)
+        except CheckpointError:
+            if is_hub_id(source):
+                found.to_fetch.append(f"weights of {part!r}: {source}")
+            else:
+                found.problems.append(
+                    f"weights of {part!r}: {source} is neither a folder nor a hub id."
+                )
+
+
+def check_benchmarks(recipe: Recipe, known: Collection[str], found: Findings) -> None:
+    """Compare the names of the recipe's benchmarks with those that there are."""
+    for name in recipe.benchmarks:
+        if name not in known:
+            found.problems.append(f"there is no benchmark {name!r}; choose from {sorted(known)}.")
+
+
+def divided(stage: Stage, world: int, runtime: Runtime, found: Findings) -> tuple[int, int] | None:
+    """Divide a step as `divide` does; None if it does not come out even."""
+    parts: tuple[int, int] | None = found.attempt(
+        lambda: divide(stage, world, runtime.micro_batch or None)
+    )
+    return parts
+
+
+def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findings) -> None:
+    """Add the stage's adapters to a model on the meta device, and freeze what it freezes.
+
+    Prefixes that name no parameter are passed over.
+    """
+    lora = stage.lora
+    if lora is not None:
+        with torch.device("meta"):
+            found.attempt(lambda: add_adapters(model.text, lora), f"stage {stage.name!r}: ")
+    objective = LanguageObjective(model)
+    try:
+        freeze(objective, stage)
+    except ConfigError:
+        known: list[str] = []
+        for prefix in stage.trainable:
+            before = len(found.problems)
+            one = dataclasses.replace(stage, trainable=(prefix,))
+            found.attempt(partial(freeze, objective, one))
+            if len(found.problems) == before:
+                known.append(prefix)
+        freeze(objective, dataclasses.replace(stage, trainable=tuple(known)))
+
+
+def open_data(
+    recipe: Recipe, stage: Stage, runtime: Runtime, found: Findings
+) -> OpenMixture | None:
+    """Open a stage's mixture and the pictures of the first rows of each source.
+
+    Returns:
+        None for a stage on scenes, and where something is wrong or would have to be fetched.
+    """
+    if stage.mixture is None:
+        return None
+    mixture = stage.mixture.under(runtime.data)
+    remote = [source for source in mixture.sources if _is_remote(source)]
+    found.to_fetch += [f"source {item.name!r}: dataset {item.path}" for item in remote]
+    refused = ""
+    if not remote:
+        try:
+            opened = open_stage(recipe, stage, runtime)
+        except (ParfocalError, OSError) as err:
+            refused = f"stage {stage.name!r}: {err}"
+        else:
+            for source in opened.sources:
+                _check_rows(source, found)
+            return opened
+    before = len(found.problems)
+    local = [source for source in mixture.sources if source not in remote]
+    sources = [found.attempt(partial(OpenSource, source, mixture.seed)) for source in local]
+    found.attempt(partial(task_views, mixture))
+    found.attempt(partial(load_benchmarks, mixture.benchmarks))
+    if refused and len(found.problems) == before:  # all of them together
+        found.problems.append(refused)
+    for source in sources:
+        if source is not None:
+            _check_rows(source, found)
+    return None
+
+
+def _is_remote(source: MixtureSource) -> bool:
+    """Whether opening it asks a network; see `parfocal.data.rows.hub`."""
+    elsewhere = any("://" in name for name in source.files)
+    return source.kind == "hub" and (source.path not in LOCAL_BUILDERS or elsewhere)
+
+
+def _check_rows(source: OpenSource, found: Findings) -> None:
+    def look(row: int) -> None:
+        source.read(row).open_images()
+
+    for row in range(min(ROWS, len(source))):
+        found.attempt(partial(look, row), f"source {source.name!r}: ")
+
+
+def measure(
+    recipe: Recipe,
+    stage: Stage,
+    model: ParfocalForConditionalGeneration,
+    processor: ParfocalProcessor | None,
+    opened: OpenMixture | None,
+    found: Findings,
+) -> Row | None:
+    """Measure the rows of a stage on its first Samples, or take them to be as long as they may be.
+
+    Args:
+        recipe: whose stage it is.
+        stage: one of them.
+        model: of the recipe.
+        processor: of the model; None if its tokenizer is not here.
+        opened: the stage's mixture, if it could be opened.
+        found: is told what cannot be read.
+
+    Returns:
+        None where nothing can be measured and no length is given.
+    """
+    if stage.objective == "detection":
+        return Row(0.0, 0.0, 0.0, 0.0, 0, 1.0, 0.0, "pictures")
+    if processor is not None:
+
+        def read() -> Row | None:
+            samples = _first_samples(recipe, stage, processor, opened, found)
+            return _measured(samples, stage, processor)
+
+        row: Row | None = found.attempt(read, f"stage {stage.name!r}: ")
+        if row is not None:
+            return row
+    if not stage.max_length:
+        return None
+    image, slots, text = model.num_image_tokens, slot_tokens(model), stage.max_length
+    longest = image + slots + text
+    return Row(
+        float(image), float(slots), float(text), float(text), longest, 1.0, 0.0, "max_length"
+    )
+
+
+def _first_samples(
+    recipe: Recipe,
+    stage: Stage,
+    processor: ParfocalProcessor,
+    opened: OpenMixture | None,
+    found: Findings,
+) -> list[Sample]:
+    """The first Samples of a mixture, or some scenes; none where these cannot be had."""
+    if opened is not None:
+        return [_blank(sample) for sample in islice(opened.iterate(), MEASURED)]
+    if stage.mixture is not None:
+        return []
+    if not art_path().exists():
+        found.to_fetch.append("the art of the seeded scenes (16 MB)")
+        return []
+    scenes = SceneReader("train", MEASURED, recipe.sides)
+    asked = ConversationDataset(scenes, processor.dialect, recipe.seed)
+    return [asked[index] for index in range(len(asked))]
+
+
+def _blank(sample: Sample) -> Sample:
+    """The same Sample with empty pictures of the declared sizes: no file is needed to count."""
+    images = [
+        image
+        if image.path is None and image.parent is not None
+        else dataclasses.replace(image, pixels=Image.new("RGB", (image.width, image.height)))
+        for image in sample.images
+    ]
+    return dataclasses.replace(sample, images=tuple(images))
+
+
+def _measured(samples: list[Sample], stage: Stage, processor: ParfocalProcessor) -> Row | None:
+    if not samples:
+        return None
+    batch = AnswerCollator(processor, stage.max_length)(samples)
+    text, settings = batch["text"], processor.settings
+    ids = settings.token_ids
+    per_slot = 2 if settings.layout == "interleaved" else 1
+    pictures = sum(batch["pictures"]) / len(samples)
+    image = _mean((text.input_ids == ids.image) | (text.input_ids == ids.object))
+    slots = pictures * settings.num_slots * per_slot
+    return Row(
+        image=image,
+        regions=slots,
+        text=_mean(text.attention_mask) - image - slots,
+        learned=_mean(text.labels[:, 1:] != IGNORED),
+        longest=int(text.attention_mask.sum(1).max()),
+        pictures=pictures,
+        objects=0.0 if text.object_mask is None else _mean(text.object_mask),
+        basis="measured",
+    )
+
+
+def _mean(counted: Tensor) -> float:
+    """Mean over rows of how much is counted in each, [B, L]."""
+    return float(counted.double().sum(1).mean())

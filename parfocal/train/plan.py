@@ -1,0 +1,238 @@
+"""What a recipe will do, before it does it: counts, tokens, work, memory, hours, and what is wrong.
+
+Nothing is trained, fetched or kept in memory. `parfocal.train.costs` has the formulas of work and
+memory, `parfocal.train.checks` what is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.info import part_modules, prefill_flops
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.checks import (
+    Findings,
+    check_benchmarks,
+    check_weights,
+    divided,
+    measure,
+    open_data,
+    prepare,
+)
+from parfocal.train.costs import Memory, Row, meta_model, process_memory, row_flops
+from parfocal.train.recipe import Recipe, Stage, build
+from parfocal.train.run import counted
+from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import trainable_counts
+
+SCHEMA = "parfocal.plan/1"
+TFLOPS = 100.0  # of a device, assumed where nobody says: what it reaches is not known beforehand
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """What a stage does with one part of the model.
+
+    Attributes:
+        name: of the part, as `parfocal info` has it.
+        trained: parameters that train, adapters included.
+        frozen: parameters that do not.
+        flops: work of a mean row in this part, forward and backward; None where rows are not known.
+    """
+
+    name: str
+    trained: int
+    frozen: int
+    flops: int | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage will do; None where it cannot be known.
+
+    Attributes:
+        name: of the stage.
+        objective: what it trains towards.
+        trained: parameters that train, adapters included.
+        frozen: parameters that do not.
+        parts: both by part.
+        samples: that it sees.
+        steps: of the optimiser.
+        batch_size: Samples a step.
+        micro_batch: Samples that a process computes at a time.
+        accumulation: such batches a process and step.
+        row: the mean row.
+        tokens: of all samples.
+        flops: of all samples, forward and backward.
+        memory: of a process.
+        hours: at the plan's rate.
+    """
+
+    name: str
+    objective: str
+    trained: int
+    frozen: int
+    parts: tuple[PartPlan, ...]
+    samples: int | None
+    steps: int | None
+    batch_size: int
+    micro_batch: int | None
+    accumulation: int | None
+    row: Row | None
+    tokens: int | None
+    flops: int | None
+    memory: Memory | None
+    hours: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will do.
+
+    Attributes:
+        recipe: its name.
+        budget: which of its sizes.
+        model: name of the preset.
+        processes: that share every step.
+        tflops: what each of them is assumed to reach, in TFLOP/s.
+        stages: in order.
+        to_fetch: what the run would fetch from a network.
+        problems: sentences about what would stop the run.
+    """
+
+    recipe: str
+    budget: str
+    model: str
+    processes: int
+    tflops: float
+    stages: tuple[StagePlan, ...]
+    to_fetch: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """Read decoded JSON of `to_json`.
+
+        Raises:
+            ConfigError: if it is no plan.
+        """
+        if values.get("schema") != SCHEMA:
+            raise ConfigError(f"this is no plan: its schema is {values.get('schema')!r}.")
+        found: Plan = build(cls, {key: item for key, item in values.items() if key != "schema"})
+        return found
+
+
+def plan(
+    recipe: Recipe,
+    config: ParfocalConfig,
+    processor: ParfocalProcessor | None,
+    runtime: Runtime,
+    processes: int = 1,
+    *,
+    benchmarks: Collection[str],
+    tflops: float = TFLOPS,
+) -> Plan:
+    """Say what a recipe will do, and all that would stop it.
+
+    Args:
+        recipe: what would be trained.
+        config: of its model.
+        processor: of its model; None if its tokenizer is not here, and texts count as their limit.
+        runtime: says where the files are and how a step is divided.
+        processes: that share every step.
+        benchmarks: names that recipes may have theirs from.
+        tflops: what a process is assumed to reach, in TFLOP/s.
+
+    Example:
+        config, processor = parts_of(recipe)
+        plan(recipe, config, processor, Runtime(), benchmarks=BENCHMARKS).stages[0].steps
+    """
+    found, model = Findings(), meta_model(config).requires_grad_(False)
+    check_weights(model, recipe.weights, found)
+    check_benchmarks(recipe, benchmarks, found)
+    planner = _Planner(
+        recipe, config, processor, runtime, processes, tflops, prefill_flops(model, 1), found
+    )
+    stages = tuple(planner.stage(stage) for stage in recipe.stages)
+    return Plan(
+        recipe=recipe.name,
+        budget=recipe.budget,
+        model=recipe.model,
+        processes=processes,
+        tflops=tflops,
+        stages=stages,
+        to_fetch=tuple(dict.fromkeys(found.to_fetch)),
+        problems=tuple(dict.fromkeys(found.problems)),
+    )
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """What all stages share; `forward` is the work of a picture by part."""
+
+    recipe: Recipe
+    config: ParfocalConfig
+    processor: ParfocalProcessor | None
+    runtime: Runtime
+    processes: int
+    tflops: float
+    forward: Mapping[str, int]
+    found: Findings
+
+    def stage(self, stage: Stage) -> StagePlan:
+        """Plan one stage, on a model of its own, as its adapters are not those of the next."""
+        recipe, found, model = self.recipe, self.found, meta_model(self.config)
+        prepare(model, stage, found)
+        opened = open_data(recipe, stage, self.runtime, found)
+        if opened is not None:
+            stage = counted(stage, opened)
+        division = divided(stage, self.processes, self.runtime, found)
+        row = measure(recipe, stage, model, self.processor, opened, found)
+        parts = self._parts(model, stage, row)
+        flops, memory = None, None
+        if row is not None and stage.samples:
+            flops = stage.samples * sum(part.flops or 0 for part in parts)
+        if row is not None and division is not None:
+            micro = division[0]
+            memory = process_memory(model, stage, row, micro, self.processes, recipe.bf16)
+        trained, frozen = trainable_counts(model)
+        return StagePlan(
+            name=stage.name,
+            objective=stage.objective,
+            trained=trained,
+            frozen=frozen,
+            parts=parts,
+            samples=stage.samples or None,
+            steps=stage.steps if stage.samples else None,
+            batch_size=stage.batch_size,
+            micro_batch=division and division[0],
+            accumulation=division and division[1],
+            row=row,
+            tokens=round(stage.samples * row.tokens) if row and stage.samples else None,
+            flops=flops,
+            memory=memory,
+            hours=flops and flops / (self.processes * self.tflops * 1e12) / 3600,
+        )
+
+    def _parts(
+        self, model: ParfocalForConditionalGeneration, stage: Stage, row: Row | None
+    ) -> tuple[PartPlan, ...]:
+        work = {} if row is None else row_flops(model, stage, row, self.forward)
+        modules = {name: part for name, part in part_modules(model).items() if _weighs(part)}
+        return tuple(
+            PartPlan(name, *trainable_counts(part), work.get(name))
+            for name, part in modules.items()
+        )
+
+
+def _weighs(part: Any) -> bool:
+    return any(True for _ in part.parameters())
