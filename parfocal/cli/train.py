@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parfocal.cli import show
+from parfocal.cli import common, show
+
+if TYPE_CHECKING:
+    from parfocal.train.recipe import Recipe
+    from parfocal.train.runtime import Runtime
 
 
 def train(
@@ -60,15 +65,36 @@ def train(
     track: Annotated[
         list[str] | None,
         typer.Option(
-            "--track", metavar="NAME", help="'tensorboard', 'wandb' or 'trackio'; may be repeated."
+            "--track", metavar="NAME", help="'wandb', 'trackio', 'none'; default: TensorBoard."
         ),
     ] = None,
+    accelerate: Annotated[
+        str | None,
+        typer.Option(
+            "--accelerate",
+            metavar="NAME|FILE",
+            help="Launch with 'ddp', 'fsdp', 'zero2', 'zero3' or a file of Accelerate.",
+        ),
+    ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Only write the folder, for `accelerate launch`."),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
     ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would take, check every path, and stop."),
+    ] = False,
+    tflops: Annotated[
+        float,
+        typer.Option("--tflops", metavar="X", min=0.001, help="Speed a device, for --dry-run."),
+    ] = 100.0,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Train a model from a recipe; the run folder holds the recipe, the metrics and the weights.
 
@@ -77,16 +103,63 @@ def train(
     from parfocal import recipes
     from parfocal.train.runtime import Runtime
 
-    chosen = recipes.find_recipe(recipe)
-    resolved = recipes.resolve(chosen, assignments or [], stage or [])
+    resolved = recipes.get_recipe(recipe, assignments or [])
     if print_config:
         sys.stdout.write(resolved.to_json() + "\n")
         return
-    logging.getLogger("parfocal").setLevel(logging.INFO)
     runtime = Runtime(
         data=str(data or ""),
         micro_batch=micro_batch or 0,
         features=str(features or ""),
-        trackers=tuple(track or ()),
+        stages=tuple(stage or ()),
+        trackers=_trackers(track),
     )
-    show.show_saved(recipes.run_recipe(chosen, resolved, out, processes, resume, runtime))
+    if dry_run:
+        _show_plan(recipe, resolved, runtime, processes, tflops, as_json)
+        return
+    logging.getLogger("parfocal").setLevel(logging.INFO)
+    model = recipes.run_recipe(
+        recipe, assignments or [], out, processes, resume, runtime, accelerate, begin=not prepare
+    )
+    show.show_saved(model)
+
+
+def _trackers(names: list[str] | None) -> tuple[str, ...]:
+    """What was asked for, or TensorBoard where it is installed."""
+    if names is not None:
+        return tuple(name for name in names if name != "none")
+    return ("tensorboard",) if find_spec("tensorboard") else ()
+
+
+def _show_plan(
+    name: str,
+    recipe: Recipe,
+    runtime: Runtime,
+    processes: int | None,
+    tflops: float,
+    as_json: bool,
+) -> None:
+    """Print what the recipe would take; exit code 1 if something is missing."""
+    from parfocal import recipes
+    from parfocal.cli.train_plan import show_plan
+    from parfocal.errors import ConfigError
+    from parfocal.eval.benchmarks import BENCHMARKS
+    from parfocal.train.plan import plan
+    from parfocal.train.run import default_processes
+
+    try:
+        config, processor = recipes.parts_of(recipe, recipes.find_entry(name))
+    except ConfigError:  # the tokenizer is not here; the plan says so
+        config, processor = recipes.config_of(recipe), None
+    found = plan(
+        recipe,
+        config,
+        processor,
+        runtime,
+        processes or default_processes(),
+        benchmarks=BENCHMARKS,
+        tflops=tflops,
+    )
+    show_plan(found, as_json)
+    if found.problems:
+        raise typer.Exit(1)

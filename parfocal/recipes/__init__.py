@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import runpy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,8 @@ from parfocal.predict.loading import load
 from parfocal.recipes import groma, mg_llava, mini, tiny_grounding_gpt
 from parfocal.train.overrides import override
 from parfocal.train.recipe import Recipe
-from parfocal.train.run import start_run
+from parfocal.train.run import finished, start_run
+from parfocal.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -58,27 +60,56 @@ RECIPES: dict[str, RecipeEntry] = {
 }
 
 
+def find_entry(name: str) -> RecipeEntry:
+    """Return a recipe by its name in `RECIPES`, or `RECIPE` of a Python file, which is run.
+
+    Raises:
+        ConfigError: if there is no such name or file, or the file defines no RecipeEntry.
+    """
+    if not name.endswith(".py"):
+        if name not in RECIPES:
+            raise ConfigError(
+                f"there is no recipe {name!r}; choose one of {sorted(RECIPES)}, or give a Python "
+                "file that defines RECIPE."
+            )
+        return RECIPES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {name!r} to read a recipe from.")
+    try:
+        found = runpy.run_path(str(path)).get("RECIPE")
+    except Exception as err:
+        raise ConfigError(f"{name} cannot be run: {type(err).__name__}: {err}.") from err
+    if not isinstance(found, RecipeEntry):
+        raise ConfigError(
+            f"{name} does not define RECIPE, a parfocal.recipes.RecipeEntry; it is {found!r}."
+        )
+    return found
+
+
 def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Return recipe `name` with `path=value` overrides.
+    """Return a recipe with `path=value` overrides.
 
     `budget=NAME` picks one of the recipe's sizes; the other overrides then change that.
+
+    Args:
+        name: as `find_entry` takes it.
+        overrides: as in `parfocal.train.overrides.override`.
 
     Raises:
         ConfigError: for an unknown name, budget or path; the message lists what there is.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"there is no recipe {name!r}; choose one of {sorted(RECIPES)}.")
-    budget, others = "full", []
+    entry, budget, others = find_entry(name), "full", []
     for assignment in overrides:
         path, separator, value = assignment.partition("=")
         if separator and path.strip() == "budget":
             budget = value.strip()
         else:
             others.append(assignment)
-    budgets = list(RECIPES[name].budgets)
+    budgets = list(entry.budgets)
     if budget not in budgets:
         raise ConfigError(f"recipe {name!r} has no budget {budget!r}; choose one of {budgets}.")
-    return override(RECIPES[name].build(budget), others)
+    return override(entry.build(budget), others)
 
 
 def run_recipe(
@@ -87,30 +118,56 @@ def run_recipe(
     out: Path = Path("out"),
     processes: int | None = None,
     resume: bool = False,
+    runtime: Runtime | None = None,
+    accelerate: str | None = None,
+    begin: bool = True,
 ) -> Path:
-    """Train recipe `name` into `out` and evaluate it; returns the folder of the finished model.
+    """Train a recipe into `out` and evaluate it; returns the folder of the finished model.
 
-    Reports of the recipe's benchmarks are written to OUT/eval/BENCHMARK.
+    Reports of the recipe's benchmarks are written to OUT/eval/BENCHMARK when all stages are done.
 
     Args:
-        name: key of `RECIPES`.
-        overrides: `path=value` assignments, as in `parfocal.train.recipe.override`.
+        name: as `find_entry` takes it.
+        overrides: `path=value` assignments, as in `parfocal.train.overrides.override`.
         out: the run's folder.
         processes: data-parallel processes; chosen by the machine when None.
         resume: go on with the run in `out`.
+        runtime: folders and sizes of the machine.
+        accelerate: a configuration of Accelerate: a file, or the name of one in
+            `parfocal/recipes/accelerate`.
+        begin: False only prepares the folder, for `accelerate launch`.
 
     Raises:
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
     recipe = get_recipe(name, overrides)
-    config, processor = parts_of(recipe)
-    model = start_run(recipe, config, processor, out, processes, resume)
-    for benchmark in recipe.benchmarks:
+    config, processor = parts_of(recipe, find_entry(name))
+    settings = None if accelerate is None else accelerate_file(accelerate)
+    model = start_run(
+        recipe, config, processor, out, processes, resume, runtime, settings, begin=begin
+    )
+    if not begin:
+        return out
+    for benchmark in recipe.benchmarks if finished(recipe, out) else ():
         folder = out / "eval" / benchmark
         if not (folder / REPORT).exists():
             report = run_benchmark(benchmark, load(str(model)), folder, recipe.benchmark_limit)
             logger.info("%s: %s", benchmark, headline(report))
     return model
+
+
+def accelerate_file(name: str) -> Path:
+    """Return a configuration of Accelerate: a file, or one of those that are shipped, by name.
+
+    Raises:
+        ConfigError: if there is neither; the message lists the names.
+    """
+    shipped = Path(__file__).parent / "accelerate"
+    for path in (Path(name), shipped / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in shipped.glob("*.yaml"))
+    raise ConfigError(f"there is no file {name!r} to configure Accelerate; shipped are {names}.")
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -119,20 +176,30 @@ def headline(report: dict[str, Any]) -> str:
     return ", ".join(f"{key} {report[key]:.1f}" for key in keys)
 
 
-def parts_of(recipe: Recipe) -> tuple[ParfocalConfig, ParfocalProcessor]:
+def parts_of(
+    recipe: Recipe, entry: RecipeEntry | None = None
+) -> tuple[ParfocalConfig, ParfocalProcessor]:
     """Build the config and the processor of the model that a recipe trains; they fit each other.
+
+    Args:
+        recipe: of a model.
+        entry: it is of; the one of its name when None.
 
     Raises:
         ConfigError: if the language model that the recipe starts from is not here.
     """
-    build = RECIPES[recipe.name].processor
-    config = vary(get_preset(recipe.model), recipe.model_overrides)
+    build, config = (entry or RECIPES[recipe.name]).processor, config_of(recipe)
     if build is None:
         return _of_language_model(recipe, config)
     processor = build(config)
     text = {"vocab_size": len(processor.tokenizer)}
     ids = processor.settings.token_ids.to_dict()
     return vary(config, {"text_config": text, "token_ids": ids}), processor
+
+
+def config_of(recipe: Recipe) -> ParfocalConfig:
+    """The config of a recipe's model, before a tokenizer gives it words."""
+    return vary(get_preset(recipe.model), recipe.model_overrides)
 
 
 def _of_language_model(

@@ -34,8 +34,8 @@ from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, ConversationDataset
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.run import open_stage
 from parfocal.train.runtime import Runtime
+from parfocal.train.stages import open_stage
 from parfocal.train.trainer import divide, freeze
 
 ROWS = 3  # of each source, whose pictures are opened

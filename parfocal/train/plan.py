@@ -26,8 +26,8 @@ from parfocal.train.checks import (
 )
 from parfocal.train.costs import Memory, Row, meta_model, process_memory, row_flops
 from parfocal.train.recipe import Recipe, Stage, build
-from parfocal.train.run import counted
 from parfocal.train.runtime import Runtime
+from parfocal.train.stages import counted
 from parfocal.train.trainer import trainable_counts
 
 SCHEMA = "parfocal.plan/1"

@@ -66,7 +66,8 @@ def start_run(
 
     Raises:
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
-            `recipe.generation` has a setting that `generate` does not know.
+            `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
+            stage that the recipe does not have.
     """
     unknown = GenerationConfig().update(**recipe.generation)
     if unknown:
@@ -76,6 +77,12 @@ def start_run(
         )
     saved = out / "recipe.json"
     runtime = runtime or Runtime.of(out)
+    names = [stage.name for stage in recipe.stages]
+    missing = [name for name in runtime.stages if name not in names]
+    if missing:
+        raise ConfigError(
+            f"recipe {recipe.name!r} has no stage {missing[0]!r}; its stages are {names}."
+        )
     if saved.exists():
         if not resume:
             raise ConfigError(
@@ -100,11 +107,12 @@ def start_run(
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
     runtime.save(out)
     if begin:
-        _launch(out, processes or _default_processes(), accelerate)
+        _launch(out, processes or default_processes(), accelerate)
     return out / "model"
 
 
-def _default_processes() -> int:
+def default_processes() -> int:
+    """One process a GPU, or one a core, at most two, on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     return min(2, os.cpu_count() or 1)
@@ -142,6 +150,11 @@ def command_of(out: Path, processes: int, accelerate: Path | None) -> list[str]:
     return [*python, *worker]
 
 
+def finished(recipe: Recipe, out: Path) -> bool:
+    """Whether the last stage of the run in `out` is done."""
+    return (out / recipe.stages[-1].name / "model.safetensors").exists()
+
+
 def work(out: Path) -> None:
     """Train all stages of the run in `out`; every process of the run calls this.
 
@@ -155,6 +168,8 @@ def work(out: Path) -> None:
     for stage in recipe.stages:
         done = out / stage.name / "model.safetensors"
         if not done.exists():
+            if runtime.stages and stage.name not in runtime.stages:
+                continue
             model = _model(out, recipe, before)
             weights = train_stage(model, processor, recipe, stage, out / stage.name, runtime)
             if _is_main():

@@ -19,12 +19,15 @@ class Runtime:
         micro_batch: Samples that a process computes at a time; 0: all of its part of a step.
         features: folder for what frozen towers make of pictures, which is then computed once; "" to
             compute it every time.
+        stages: names of those to train now; all when empty. Of the others, those that are done are
+            built on, and those that are not are left out.
         trackers: of Transformers' `report_to`, such as "tensorboard" or "wandb".
     """
 
     data: str = ""
     micro_batch: int = 0
     features: str = ""
+    stages: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
 
     def save(self, out: Path) -> None:
@@ -39,4 +42,5 @@ class Runtime:
         if not path.exists():
             return cls()
         values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**values, "trackers": tuple(values["trackers"])})
+        lists = {name: tuple(values[name]) for name in ("stages", "trackers")}
+        return cls(**{**values, **lists})
