@@ -494,11 +494,12 @@ def started(monkeypatch) -> list:
     """What would have been trained."""
     calls: list = []
 
-    def start(recipe, config, processor, out, processes, resume):
+    def start(recipe, config, processor, out, processes, resume, *machine, begin):
         calls.append((recipe, config, processor, out, processes, resume))
         return out / "model"
 
     monkeypatch.setattr(recipes, "start_run", start)
+    monkeypatch.setattr(recipes, "finished", lambda recipe, out: True)
     monkeypatch.setattr(recipes, "load", lambda name: name)
     monkeypatch.setattr(recipes, "run_benchmark", lambda *words: calls.append(words) or {})
     return calls
@@ -548,3 +549,61 @@ def test_a_wrong_override_stops_before_anything_starts(started, tmp_path):
         run_recipe("mini", ["stages.perception.optim.lrr=1"], tmp_path / "new")
     assert started == []
     assert not (tmp_path / "new").exists()
+
+
+def test_an_unfinished_run_is_not_evaluated(started, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "finished", lambda recipe, out: False)
+    run_recipe("mini", [], tmp_path)
+    assert len(started) == 1
+
+
+def test_a_prepared_run_is_a_folder(started, tmp_path):
+    assert run_recipe("mini", [], tmp_path, begin=False) == tmp_path
+    assert len(started) == 1
+
+
+OWN = """
+from parfocal.recipes import RecipeEntry
+from parfocal.recipes.mini import mini, mini_processor
+
+RECIPE = RecipeEntry(mini, ("smoke",), mini_processor)
+"""
+
+
+def test_a_file_of_ones_own_is_a_recipe(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN, encoding="utf-8")
+    assert get_recipe(str(path), ["budget=smoke", "seed=4"]).seed == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "there is no file '.*own.py'"),
+        ("x = 1", "does not define RECIPE, a parfocal.recipes.RecipeEntry; it is None"),
+        ("RECIPE = missing", "cannot be run: NameError: name 'missing' is not defined"),
+    ],
+)
+def test_a_file_without_a_recipe_says_what_it_lacks(tmp_path, text, words):
+    path = tmp_path / "own.py"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        get_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
+def test_configurations_of_accelerate_are_shipped_and_valid(name):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    found = load_config_from_file(str(recipes.accelerate_file(name)))
+    assert found.mixed_precision == "bf16"
+    kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert found.distributed_type == kinds[name]
+    if name.startswith("zero"):
+        assert found.deepspeed_config["zero_stage"] == int(name[-1])
+
+
+def test_a_configuration_that_is_not_there():
+    with pytest.raises(ConfigError, match=r"'zero4'.*\['ddp', 'fsdp', 'zero2', 'zero3'\]"):
+        recipes.accelerate_file("zero4")

@@ -12,6 +12,7 @@ from jsonschema import validate
 from PIL import Image
 
 from parfocal.errors import DataError
+from parfocal.train.runtime import Runtime
 
 NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 BOX = {
@@ -431,15 +432,27 @@ def test_demo_writes_pictures_a_page_and_data(run, loaded, tiny_scenes, tmp_path
 def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
 
-    def run_recipe(*words) -> Path:
-        seen.append(words)
+    def run_recipe(*words, begin) -> Path:
+        seen.append((*words, begin))
         return tmp_path / "model"
 
     monkeypatch.setattr("parfocal.recipes.run_recipe", run_recipe)
-    words = ("train", "mini", "--set", "seed=3", "--set", "bf16=false", "--processes", "2")
+    words = ["train", "mini", "--set", "seed=3", "--set", "bf16=false", "--processes", "2"]
+    words += ["--data", "files", "--micro-batch", "4", "--features", "seen", "--stage", "language"]
+    words += ["--track", "none", "--accelerate", "fsdp"]
     done = run(*words, "--out", tmp_path, "--resume")
     assert (done.code, done.out, done.err) == (0, "", f"wrote {tmp_path / 'model'}\n")
-    assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True)]
+    machine = Runtime("files", micro_batch=4, features="seen", stages=("language",))
+    assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True, machine, "fsdp", True)]
+
+
+def test_train_says_what_it_would_take_and_what_is_missing(run, tmp_path) -> None:
+    done = run("train", "mini", "--dry-run", "--micro-batch", "7", "--json")
+    found = json.loads(done.out)
+    assert found["schema"] == "parfocal.plan/1"
+    assert [stage["name"] for stage in found["stages"]] == ["perception", "language", "wording"]
+    assert done.code == 1
+    assert any("is not a multiple of" in problem for problem in found["problems"])
 
 
 def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from parfocal.data.mixture import Mixture, MixtureSource
+from parfocal.data.readers.scenes import SceneReader
 from parfocal.errors import ConfigError
 from parfocal.train import run
 from parfocal.train.detection import DetectionObjective
@@ -107,13 +108,13 @@ def test_the_same_recipe_gives_the_same_model_and_another_seed_another(start, tm
 
 def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
     seen: list[tuple[str, int]] = []
-    original = run.SceneReader.__getitem__
+    original = SceneReader.__getitem__
 
     def watch(self, index):
         seen.append((self.split, index))
         return original(self, index)
 
-    monkeypatch.setattr(run.SceneReader, "__getitem__", watch)
+    monkeypatch.setattr(SceneReader, "__getitem__", watch)
     first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
     monkeypatch.setattr(run, "data_fingerprint", lambda *parts: {})  # it looks as well
     start(recipe_of(first, second), tmp_path)
