@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 _FILE = "runtime.json"
 
 
@@ -44,3 +46,12 @@ class Runtime:
         values = json.loads(path.read_text(encoding="utf-8"))
         lists = {name: tuple(values[name]) for name in ("stages", "trackers")}
         return cls(**{**values, **lists})
+
+
+def attention() -> str:
+    """The attention of language models in training, a name that Transformers knows.
+
+    Fused attention keeps far less in memory; on a CPU its way back takes longer with the masks of
+    packed rows.
+    """
+    return "sdpa" if torch.cuda.is_available() else "eager"

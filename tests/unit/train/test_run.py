@@ -232,6 +232,28 @@ def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeyp
         run.command_of(tmp_path, 4, path)
 
 
+def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
+    recipe = recipe_of(FIND, TALK)
+    expected = weights(start(recipe, tmp_path / "whole"))
+    out = tmp_path / "parts"
+    for names in (("find",), ("talk",)):
+        start_run(recipe, *tiny_parts, out, 1, resume=True, runtime=Runtime(stages=names))
+        assert run.finished(recipe, out) == (names == ("talk",))
+    assert_same(weights(out / "model"), expected)
+
+
+def test_a_stage_that_is_left_out_is_not_trained(tiny_parts, tmp_path):
+    recipe = recipe_of(FIND, TALK)
+    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=Runtime(stages=("talk",)))
+    assert not (tmp_path / "find").exists()
+    assert run.finished(recipe, tmp_path)
+
+
+def test_a_stage_that_is_not_there_is_named(tiny_parts, tmp_path):
+    with pytest.raises(ConfigError, match=r"no stage 'walk'; its stages are \['find', 'talk'\]"):
+        start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, runtime=Runtime(stages=("walk",)))
+
+
 def test_a_run_can_be_prepared_and_started_later(tiny_parts, tmp_path):
     model = start_run(recipe_of(FIND), *tiny_parts, tmp_path, 1, begin=False)
     assert not model.exists()
