@@ -298,6 +298,6 @@ def _files(settings: MixtureSource) -> list[Path]:
     if not files or not all(file.exists() for file in files):
         raise DataError(
             f"source {settings.name!r}: {settings.path} does not exist or matches no file. "
-            "Relative paths start from the folder of a mixture file; those of a recipe, from --data."
+            "Relative paths start from the folder of a mixture file, or from --data in a recipe."
         )
     return files
