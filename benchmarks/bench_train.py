@@ -149,9 +149,9 @@ def bench_features(pictures: int, repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = captions(folder, pictures)
-        cache = FeatureCache(folder / "features", objective.model, with_candidates=True)
+        cache = FeatureCache(folder / "features", objective.model, with_candidates=True, bf16=True)
         started = time.perf_counter()
-        fill(cache, objective.model, processor, samples, bf16=True)
+        fill(cache, objective.model, processor, samples)
         filled = time.perf_counter() - started
         plain, cached = AnswerCollator(processor), AnswerCollator(processor, cache=cache)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -107,13 +108,15 @@ def train(
     if print_config:
         sys.stdout.write(resolved.to_json() + "\n")
         return
-    runtime = Runtime(
-        data=str(data or ""),
-        micro_batch=micro_batch or 0,
-        features=str(features or ""),
-        stages=tuple(stage or ()),
-        trackers=_trackers(track),
-    )
+    given = {
+        "data": str(data) if data else None,
+        "micro_batch": micro_batch,
+        "features": str(features) if features else None,
+        "trackers": tuple(item for item in track if item != "none") if track else None,
+    }
+    before = Runtime.of(out) if resume else Runtime(trackers=_trackers())
+    chosen = {name: value for name, value in given.items() if value is not None}
+    runtime = replace(before, **chosen, stages=tuple(stage or ()))
     if dry_run:
         _show_plan(recipe, resolved, runtime, processes, tflops, as_json)
         return
@@ -124,10 +127,8 @@ def train(
     show.show_saved(model)
 
 
-def _trackers(names: list[str] | None) -> tuple[str, ...]:
-    """What was asked for, or TensorBoard where it is installed."""
-    if names is not None:
-        return tuple(name for name in names if name != "none")
+def _trackers() -> tuple[str, ...]:
+    """TensorBoard, where it is installed."""
     return ("tensorboard",) if find_spec("tensorboard") else ()
 
 

@@ -152,6 +152,24 @@ class OpenMixture:
         """How many rows an epoch has, before views expand them."""
         return len(self.schedule(epoch))
 
+    def samples(self, epoch: int = 0, probed: int = 100) -> float:
+        """How many Samples an epoch gives.
+
+        Where views expand rows, this is estimated from the first rows of each source in use.
+
+        Args:
+            epoch: 0 or more.
+            probed: rows of each source to look at.
+        """
+        if not self.expands:
+            return self.rows(epoch)
+        total = 0.0
+        for source in map(copy.copy, self.sources):
+            count = min(probed, len(source))
+            given = sum(len(list(self.expanded(source, source.read(row)))) for row in range(count))
+            total += source.span(epoch)[1] * given / max(1, count)
+        return total
+
     def places(self, epoch: int = 0, shard: Shard | None = None, skip: int = 0) -> Iterator[Place]:
         """The rows of a shard of an epoch, in order, without reading them.
 

@@ -9,7 +9,7 @@ import logging
 import runpy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from parfocal.predict.loading import load
 from parfocal.recipes import groma, mg_llava, mini, tiny_grounding_gpt
 from parfocal.train.overrides import override
 from parfocal.train.recipe import Recipe
-from parfocal.train.run import finished, start_run
+from parfocal.train.run import SAVED, finished, start_run
 from parfocal.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ RECIPES: dict[str, RecipeEntry] = {
 }
 
 
+@lru_cache
 def find_entry(name: str) -> RecipeEntry:
     """Return a recipe by its name in `RECIPES`, or `RECIPE` of a Python file, which is run.
 
@@ -128,7 +129,8 @@ def run_recipe(
 
     Args:
         name: as `find_entry` takes it.
-        overrides: `path=value` assignments, as in `parfocal.train.overrides.override`.
+        overrides: `path=value` assignments, as in `parfocal.train.overrides.override`; a run that
+            is resumed needs none.
         out: the run's folder.
         processes: data-parallel processes; chosen by the machine when None.
         resume: go on with the run in `out`.
@@ -141,6 +143,9 @@ def run_recipe(
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
     recipe = get_recipe(name, overrides)
+    saved = out / SAVED
+    if resume and saved.exists() and not overrides:  # the folder alone says how to go on
+        recipe = Recipe.from_json(saved.read_text(encoding="utf-8"))
     config, processor = parts_of(recipe, find_entry(name))
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(

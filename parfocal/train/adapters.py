@@ -26,7 +26,8 @@ def add_adapters(text: nn.Module, settings: Lora) -> None:
         settings: which layers, and of which size.
 
     Raises:
-        ConfigError: if PEFT is not installed, or no layer has one of the names.
+        ConfigError: if PEFT is not installed, no layer has one of the names, or a layer is not
+            linear or shares its weights with the token table.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -47,6 +48,26 @@ def add_adapters(text: nn.Module, settings: Lora) -> None:
         raise ConfigError(
             f"lora.targets {list(settings.targets)} name no layer; there are {layers}."
         ) from err
+    _check(text)
+
+
+def _check(text: nn.Module) -> None:
+    """Refuse adapters that could not be merged into weights of their own.
+
+    Raises:
+        ConfigError: if one is on something else than a linear layer, or on the token table.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    table = text.get_input_embeddings().weight
+    for name, part in text.named_modules():
+        if isinstance(part, LoraLayer):
+            base = part.get_base_layer()
+            if not isinstance(base, nn.Linear) or base.weight is table:
+                raise ConfigError(
+                    f"lora.targets name {name!r}, which is no linear layer with weights of its "
+                    "own; leave it out."
+                )
 
 
 def merged(weights: Mapping[str, Tensor], settings: Lora) -> dict[str, Tensor]:

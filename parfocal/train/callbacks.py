@@ -23,7 +23,6 @@ from rich.progress import (
 from transformers import TrainerCallback
 
 from parfocal.errors import ConfigError
-from parfocal.train.checkpoints import mark_best
 from parfocal.train.recipe import Stage
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,9 @@ class Validation(TrainerCallback):
             logger.info("stage %s, step %d: %s", self.stage.name, state.global_step, scores)
             JsonLog(self.out / "metrics.jsonl").write(state.global_step, scores)
             if self.stage.best:
-                mark_best(self.out, state.global_step, _named(scores, self.stage))
+                score = _named(scores, self.stage)
+                if state.best_metric is None or score > state.best_metric:
+                    state.best_metric, state.best_global_step = score, state.global_step
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         control.should_save = True

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 LIST = "files.json"  # name -> bytes, written last
 _PREFIX = "checkpoint-"
 _PART = "checkpoint.part"
-_BEST = "best.json"
+STATE = "trainer_state.json"  # of Transformers
 
 
 def part_folder(out: Path, clear: bool = False) -> Path:
@@ -79,7 +79,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def prune(out: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints and the best one.
+    """Delete all but the last `keep` whole checkpoints and the best one.
 
     Args:
         out: folder of the stage.
@@ -87,35 +87,25 @@ def prune(out: Path, keep: int) -> None:
     """
     chosen = best(out)
     folders = sorted(out.glob(f"{_PREFIX}*"), key=step_of)
-    for folder in folders[: max(0, len(folders) - keep)]:
-        if folder != chosen:
+    whole = [folder for folder in folders if is_whole(folder)]
+    kept = {*whole[-keep:], *([] if chosen is None else [chosen])}
+    for folder in folders:
+        if folder not in kept:
             shutil.rmtree(folder)
 
 
-def mark_best(out: Path, step: int, score: float) -> bool:
-    """Remember that the checkpoint of a step is the best, if it is.
-
-    Args:
-        out: folder of the stage.
-        step: of the checkpoint, which is written afterwards.
-        score: higher is better; the first of equal ones stays.
-    """
-    path = out / _BEST
-    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["score"] >= score:
-        return False
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"step": step, "score": score}), encoding="utf-8")
-    os.replace(part, path)
-    return True
-
-
 def best(out: Path) -> Path | None:
-    """Return the best whole checkpoint of a stage that scores them, None for another one."""
-    path = out / _BEST
-    if not path.exists():
+    """Return the best whole checkpoint of a stage, None if it does not score them.
+
+    Which one that is, the Trainer's state in the newest one says.
+    """
+    last = newest(out)
+    if last is None:
         return None
-    folder = out / f"{_PREFIX}{json.loads(path.read_text(encoding='utf-8'))['step']}"
-    return folder if is_whole(folder) else None
+    state = json.loads((last / STATE).read_text(encoding="utf-8"))
+    step = state.get("best_global_step")
+    folder = out / f"{_PREFIX}{step}"
+    return folder if step is not None and is_whole(folder) else None
 
 
 def step_of(folder: Path) -> int:

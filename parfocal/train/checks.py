@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.sprites import art_path
 from parfocal.errors import CheckpointError, ConfigError, ParfocalError
-from parfocal.hub import is_hub_id
 from parfocal.models.checkpoints.sources import local_folder
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import IGNORED, ParfocalProcessor
@@ -37,6 +35,7 @@ from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage
 from parfocal.train.trainer import divide, freeze
+from parfocal.train.weights import WHOLE
 
 ROWS = 3  # of each source, whose pictures are opened
 MEASURED = 16  # Samples of a stage, whose text is measured
@@ -65,28 +64,25 @@ class Findings:
 
 def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:
     """Look for the parts and the folders of the weights that a run starts from."""
+    own = [name for name, _ in model.named_parameters()]
     for part, source in weights.items():
-        try:
-            model.get_submodule(part)
-        except AttributeError:
-            names = sorted(name for name, _ in model.named_children())
+        if part != WHOLE and not any(name.startswith(f"{part}.") for name in own):
+            names = [WHOLE, *sorted(name for name, _ in model.named_children())]
             found.problems.append(f"weights: there is no part {part!r} among those of {names}.")
-        if Path(source).is_dir():
-            if not (Path(source) / "config.json").is_file():
-                found.problems.append(
-                    f"weights of {part!r}: the folder {source} holds no config.json; give one that "
-                    "Transformers' save_pretrained wrote."
-                )
-            continue
-        try:
-            local_folder(source)
-        except CheckpointError:
-            if is_hub_id(source):
-                found.to_fetch.append(f"weights of {part!r}: {source}")
-            else:
-                found.problems.append(
-                    f"weights of {part!r}: {source} is neither a folder nor a hub id."
-                )
+        found.attempt(partial(_weights_in, source), f"weights of {part!r}: ")
+
+
+def _weights_in(source: str) -> None:
+    """Look for weights, without loading them.
+
+    Raises:
+        CheckpointError: if there is no such folder, it is not in the local cache, or holds none.
+    """
+    folder = local_folder(source)
+    if folder.is_dir() and not any(
+        any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin", ".pt")
+    ):
+        raise CheckpointError(f"{folder} holds no weights (.safetensors, .bin or .pt).")
 
 
 def check_benchmarks(recipe: Recipe, known: Collection[str], found: Findings) -> None:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -44,16 +45,24 @@ class FeatureCache:
         folder: of all models' shards; created when it does not exist.
         model: its towers, and its proposer if `with_candidates`, are what the entries are of.
         with_candidates: keep proposals, and not the maps that only the proposer reads.
+        bf16: computed under autocast, as training does.
     """
 
     def __init__(
-        self, folder: Path, model: ParfocalForConditionalGeneration, with_candidates: bool
+        self,
+        folder: Path,
+        model: ParfocalForConditionalGeneration,
+        with_candidates: bool,
+        bf16: bool = False,
     ) -> None:
         self.with_candidates = with_candidates and model.proposer is not None
         parts = [model.vision]
         if self.with_candidates:
             parts += [part for part in (model.proposer, model.refiner) if part is not None]
-        self.folder = folder / weights_digest(parts)
+        self.bf16, config = bf16, model.config
+        settings = [config.vision.to_dict(), bf16]
+        settings += [config.proposer.to_dict()] if self.with_candidates else []
+        self.folder = folder / weights_digest(parts, settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, tuple[Path, list[str]]] = {}
         self.refresh()
@@ -65,7 +74,11 @@ class FeatureCache:
         return len(self._places)
 
     def refresh(self) -> None:
-        """Look again which entries there are; other processes may have written some."""
+        """Look again which entries there are; other processes may have written some.
+
+        Of an entry that two have written, all processes take the same one.
+        """
+        self._places.clear()
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             with safe_open(path, "pt") as shard:
                 for name in shard.keys():  # noqa: SIM118, it is no mapping
@@ -122,9 +135,9 @@ def _count(fields: Mapping[str, Tensor], name: str) -> int:
     return sum(field.startswith(f"{name}.") for field in fields)
 
 
-def weights_digest(parts: Iterable[nn.Module]) -> str:
-    """A name for weights: the first 24 hexadecimal digits of a SHA-256 over names and values."""
-    digest = hashlib.sha256()
+def weights_digest(parts: Iterable[nn.Module], settings: Any) -> str:
+    """A name for weights and what else decides features: 24 hexadecimal digits of a SHA-256."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for part in parts:
         for name, value in part.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -153,7 +166,6 @@ def fill(
     processor: ParfocalProcessor,
     samples: Iterable[Sample],
     batch_size: int = 16,
-    bf16: bool = False,
 ) -> int:
     """Compute what is missing, and return how many pictures that were.
 
@@ -163,7 +175,6 @@ def fill(
         processor: of the model.
         samples: as they will be trained on; those without a picture are passed over.
         batch_size: pictures at a time.
-        bf16: compute under autocast, as training does.
     """
     was_training, device = model.training, model.device
     model.eval()
@@ -172,7 +183,7 @@ def fill(
     batches = _missing(cache, samples)
     while batch := dict(islice(batches, batch_size)):
         pixels, _ = processor.pixel_values([sample.open_image() for sample in batch.values()])
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=cache.bf16):
             seen = model.perceive([value.to(device) for value in pixels])
         for row, key in enumerate(batch):
             entries[key] = _row(seen, row, cache.with_candidates)

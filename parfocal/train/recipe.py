@@ -22,6 +22,9 @@ Augment = Literal["none", "groma_detection"]
 LossMean = Literal["process", "step"]
 
 
+RESERVED = frozenset({"start", "model", "eval"})  # folders of a run that are no stage's
+
+
 @dataclass(frozen=True)
 class Optim:
     """AdamW with linear warm-up and a cosine to `final_lr_ratio` of the peak.
@@ -163,6 +166,25 @@ class Stage:
             f"{where} has {self.samples} samples; seeded scenes have no end, so say how many.",
         )
         _require(
+            self.samples <= 0 or self.samples >= self.batch_size,
+            f"{where} has {self.samples} samples, fewer than one step takes ({self.batch_size}).",
+        )
+        _require(
+            bool(self.name) and not set(self.name) & set("/\\") and self.name not in RESERVED,
+            f"a stage cannot be named {self.name!r}: its folder in the run has this name, and "
+            f"{sorted(RESERVED)} are others.",
+        )
+        _require(self.keep >= 1, f"{where} keeps {self.keep} checkpoints, must be 1 or more.")
+        _require(
+            self.eval_every >= 0, f"{where} has eval_every {self.eval_every}, must be 0 or more."
+        )
+        _require(
+            not self.eval_every
+            or (self.eval_samples > 0 and (self.mixture is None or self.eval_mixture is not None)),
+            f"{where} is to be scored every {self.eval_every} steps, but on nothing: set "
+            "eval_samples, and for a stage on files eval_mixture.",
+        )
+        _require(
             not self.best or self.eval_every > 0,
             f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
         )
@@ -229,6 +251,11 @@ class Recipe:
     benchmark_limit: int | None = None
 
     def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        _require(
+            bool(names) and len(set(names)) == len(names),
+            f"recipe {self.name!r} needs stages of different names, has {names}.",
+        )
         choices = list(get_args(LossMean))
         _require(
             self.loss_mean in choices,

@@ -28,13 +28,15 @@ from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
-from parfocal.train.recipe import Recipe
+from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import differences, run_record
-from parfocal.train.runtime import Runtime, attention
+from parfocal.train.runtime import Runtime, attention, device
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
 
 logger = logging.getLogger(__name__)
+
+SAVED = "recipe.json"
 
 
 def start_run(
@@ -75,7 +77,7 @@ def start_run(
             f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
             "Transformers' generate; see GenerationConfig for those that are."
         )
-    saved = out / "recipe.json"
+    saved = out / SAVED
     runtime = runtime or Runtime.of(out)
     names = [stage.name for stage in recipe.stages]
     missing = [name for name in runtime.stages if name not in names]
@@ -107,7 +109,8 @@ def start_run(
         saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
     runtime.save(out)
     if begin:
-        _launch(out, processes or default_processes(), accelerate)
+        count = processes or default_processes()
+        _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
 
 
@@ -118,11 +121,10 @@ def default_processes() -> int:
     return min(2, os.cpu_count() or 1)
 
 
-def _launch(out: Path, processes: int, accelerate: Path | None) -> None:
+def _launch(out: Path, processes: int, command: list[str]) -> None:
     environment = dict(os.environ)
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    command = command_of(out, processes, accelerate)
     code = subprocess.run(command, env=environment, check=False).returncode
     if code:
         raise ConfigError(
@@ -131,8 +133,14 @@ def _launch(out: Path, processes: int, accelerate: Path | None) -> None:
         )
 
 
-def command_of(out: Path, processes: int, accelerate: Path | None) -> list[str]:
+def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -> list[str]:
     """The command that starts all processes of the run in `out`.
+
+    Args:
+        out: the run's folder.
+        processes: how many.
+        accelerate: configuration file of Accelerate, or None.
+        bf16: what the recipe says; it overrules the configuration.
 
     Raises:
         ConfigError: if the configuration needs DeepSpeed, which is missing.
@@ -143,6 +151,7 @@ def command_of(out: Path, processes: int, accelerate: Path | None) -> list[str]:
         if "distributed_type: DEEPSPEED" in asked and find_spec("deepspeed") is None:
             raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
         options = ["--config_file", str(accelerate), "--num_processes", str(processes)]
+        options += ["--mixed_precision", "bf16" if bf16 else "no"]
         return [*python, "accelerate.commands.launch", *options, "-m", *worker]
     if processes > 1:
         spread = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
@@ -152,7 +161,12 @@ def command_of(out: Path, processes: int, accelerate: Path | None) -> list[str]:
 
 def finished(recipe: Recipe, out: Path) -> bool:
     """Whether the last stage of the run in `out` is done."""
-    return (out / recipe.stages[-1].name / "model.safetensors").exists()
+    return _weights_of(out, recipe.stages[-1]).exists()
+
+
+def _weights_of(out: Path, stage: Stage) -> Path:
+    """What a stage of the run in `out` leaves."""
+    return out / stage.name / "model.safetensors"
 
 
 def work(out: Path) -> None:
@@ -161,22 +175,28 @@ def work(out: Path) -> None:
     Each stage begins with the file that the one before it left, so a run that goes on and one that
     never stopped do the same.
     """
-    recipe = Recipe.from_json((out / "recipe.json").read_text(encoding="utf-8"))
+    recipe = Recipe.from_json((out / SAVED).read_text(encoding="utf-8"))
     runtime = Runtime.of(out)
     processor = ParfocalProcessor.from_pretrained(out / "start")
     before: Path | None = None
-    for stage in recipe.stages:
-        done = out / stage.name / "model.safetensors"
+    for place, stage in enumerate(recipe.stages):
+        done = _weights_of(out, stage)
         if not done.exists():
             if runtime.stages and stage.name not in runtime.stages:
                 continue
+            later = [item.name for item in recipe.stages[place:] if _weights_of(out, item).exists()]
+            if later:
+                raise ConfigError(
+                    f"stage {stage.name!r} is not done, but {later[0]!r}, which comes after it, "
+                    f"is. Remove {out / later[0]} to train it again, or choose another folder."
+                )
             model = _model(out, recipe, before)
             weights = train_stage(model, processor, recipe, stage, out / stage.name, runtime)
             if _is_main():
                 trained = _model(out, recipe, before)
                 _take(trained, weights, stage.start_share)
-                score_stage(trained, processor, recipe, stage, out / stage.name, runtime)
                 _save_whole(trained, done)
+                score_stage(trained.to(device()), processor, recipe, stage, done.parent, runtime)
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
         before = done
@@ -196,8 +216,9 @@ def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditi
     else:
         load_model(model, str(before))
     for part in (model.vision, model.proposer):
-        if part is not None:
-            part.to(memory_format=torch.channels_last)  # convolutions are about twice as fast so
+        # convolutions are about twice as fast so; DeepSpeed can only send what is contiguous
+        if part is not None and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
+            part.to(memory_format=torch.channels_last)
     model.text.set_attn_implementation(attention())
     return model
 

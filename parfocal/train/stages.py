@@ -10,7 +10,9 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.runtime import Runtime
+from parfocal.train.runtime import Runtime, device
 from parfocal.train.trainer import divide, num_workers, run_stage
 from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
 
@@ -88,10 +90,11 @@ def open_stage(recipe: Recipe, stage: Stage, runtime: Runtime) -> OpenMixture:
 
 
 def counted(stage: Stage, mixture: OpenMixture) -> Stage:
-    """Return the stage with its `samples`: as many as the mixture has rows in all its epochs."""
+    """Return the stage with its `samples`: as many as the mixture gives in all its epochs."""
     if stage.samples:
         return stage
-    return dataclasses.replace(stage, samples=max(1, round(stage.epochs * mixture.rows())))
+    given = max(stage.batch_size, round(stage.epochs * mixture.samples()))
+    return dataclasses.replace(stage, samples=given)
 
 
 def _first_scene(recipe: Recipe, stage: Stage) -> int:
@@ -254,13 +257,17 @@ def _remembered(
 ) -> FeatureCache:
     """Compute the features of all pictures of a stage, each process its own share of them."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
-        model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    cache = FeatureCache(folder, model, not (stage.trains("proposer") or stage.trains("refiner")))
-    epochs = itertools.count()
+    model.to(device())
+    proposes = not (stage.trains("proposer") or stage.trains("refiner"))
+    cache = FeatureCache(folder, model, proposes, recipe.bf16)
+    if opened.expands:  # which rows come depends on the workers: all that may come
+        shares = [source.settings.epochs for source in opened.sources]
+        epochs: Iterable[int] = range(max(math.ceil(1 / min(1.0, share)) for share in shares))
+        limit = None
+    else:
+        epochs, limit = itertools.count(), -(-stage.samples // world)
     read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
-    share = itertools.islice(read, -(-stage.samples // world))
-    count = fill(cache, model, processor, share, bf16=recipe.bf16)
+    count = fill(cache, model, processor, itertools.islice(read, limit))
     logger.info("stage %s: features of %d pictures computed", stage.name, count)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from safetensors.torch import load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from parfocal.errors import ConfigError, TrainingError
+from parfocal.errors import CheckpointError, ConfigError, TrainingError
 from parfocal.train.adapters import add_adapters, is_adapter, merged
 from parfocal.train.callbacks import JsonLog, StageProgress
-from parfocal.train.checkpoints import best, newest, part_folder, prune, publish
+from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.recipe import Recipe, Stage
@@ -109,7 +110,11 @@ class StageTrainer(Trainer):
         if state_dict is None:
             save_model(self.model, str(folder / "model.safetensors"))
         else:  # gathered from all processes, where each holds a part
-            save_file(state_dict, str(folder / "model.safetensors"))
+            owners: dict[int, str] = {}
+            for name, value in state_dict.items():
+                owners.setdefault(value.data_ptr(), name)
+            once = {name: state_dict[name] for name in owners.values()}
+            save_file(once, str(folder / "model.safetensors"))
 
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights by name, adapters merged; in the main process, nothing in others."""
@@ -146,8 +151,27 @@ class StageTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        """Load what `_save` wrote, strictly."""
-        load_model(model or self.model, str(Path(resume_from_checkpoint) / "model.safetensors"))
+        """Load what `_save` wrote: strictly, or where processes hold parts, each its own."""
+        path = str(Path(resume_from_checkpoint) / "model.safetensors")
+        if self.is_fsdp_enabled:
+            load_divided(model or self.model, path)
+        else:
+            load_model(model or self.model, path)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Stop before a gradient that is no number reaches the weights and a checkpoint.
+
+        Raises:
+            TrainingError: if the norm, which is the same in all processes, is not finite.
+        """
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise TrainingError(
+                f"stage {self.stage.name!r}: the gradient of step {self.state.global_step + 1} has "
+                f"the norm {float(norm)}, though its loss is finite. Lower the learning rate; "
+                "--resume goes on from the last checkpoint."
+            )
+        return norm
 
     @property
     def _terms(self) -> dict[str, list[float]]:
@@ -159,6 +183,13 @@ class StageTrainer(Trainer):
         """AdamW; one group of parameters for each learning rate and weight decay."""
         if self.optimizer is None:
             optim, groups = self.stage.optim, defaultdict(list)
+            names = [name for name, value in self.model.named_parameters() if value.requires_grad]
+            for part in optim.lr_factors:
+                if not any(part in name for name in names):
+                    raise ConfigError(
+                        f"stage {self.stage.name!r}: lr_factors name {part!r}, which is part of no "
+                        "parameter that trains."
+                    )
             for name, value in self.model.named_parameters():
                 if value.requires_grad:
                     decays = optim.decay_all or value.ndim > 1
@@ -305,18 +336,69 @@ def run_stage(
         # Transformers gave the switch another name within version 5
         name = "activation_checkpointing_enable"
         getattr(text, name, text.gradient_checkpointing_enable)()
-    if stage.eval_every and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        raise ConfigError(
-            f"stage {stage.name!r} is scored while it trains, which needs all weights in one "
-            "process: set its eval_every to 0, or train without FSDP and DeepSpeed."
-        )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        check_divisible(objective, stage)
+    if checkpoint is not None and step_of(checkpoint) >= stage.steps:
+        load_model(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
+        return trainer.model_weights()
     with held_rows(objective.model, stage.first_row):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.state.global_step < stage.steps:
+        raise TrainingError(
+            f"stage {stage.name!r} ended after {trainer.state.global_step} of {stage.steps} steps: "
+            "its data hold fewer Samples than one step takes. Use more of them, or a smaller batch."
+        )
     chosen = best(out) if stage.best else None
     if chosen is not None:
         logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)
         load_model(objective, str(chosen / "model.safetensors"))
     return trainer.model_weights()
+
+
+def check_divisible(objective: nn.Module, stage: Stage) -> None:
+    """Refuse what FSDP and DeepSpeed cannot do, before they fail half-way or do something else.
+
+    Raises:
+        ConfigError: if the stage is scored while it trains or holds rows of tables, or the model
+            has parameters that are single numbers.
+    """
+    reasons = {
+        "it is scored while it trains (eval_every), which needs all weights in one process":
+            stage.eval_every > 0,
+        "some rows of its tables are held (first_row), which needs whole tables":
+            stage.first_row > 0,
+        "parameters such as single numbers cannot be divided":
+            any(value.ndim == 0 for value in objective.parameters()),
+    }  # fmt: skip
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found:
+        raise ConfigError(
+            f"stage {stage.name!r} cannot train with FSDP or DeepSpeed: {'; '.join(found)}. Train "
+            "it without, for example with --accelerate ddp."
+        )
+
+
+def load_divided(model: nn.Module, path: str) -> None:
+    """Fill a model that FSDP has divided with the whole weights of a file.
+
+    Tables that share their weights are in the file once.
+    """
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    missing, unknown = set_model_state_dict(model, load_file(path), options=options)
+    shared = {name for names in tied_names(model) for name in names}
+    if unknown or set(missing) - shared:
+        raise CheckpointError(
+            f"{path} does not fit: it lacks {sorted(set(missing) - shared)[:3]} and has "
+            f"{list(unknown)[:3]} on top."
+        )
+
+
+def tied_names(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that are one and the same, a list for each."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, value in model.named_parameters(remove_duplicate=False):
+        names[id(value)].append(name)
+    return [found for found in names.values() if len(found) > 1]
 
 
 def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:

@@ -122,22 +122,22 @@ def pointing_accuracy(
     was_training = model.training
     predictor = Predictor(model, processor, "training")
     asked = [
-        (sample, question.text, truth)
-        for sample in (samples[index] for index in range(len(samples)))
+        (index, sample, question.text, truth)
+        for index, sample in enumerate(samples[index] for index in range(len(samples)))
         for question, truth in _pointing_turns(sample)
     ]
     hits = 0
     for start in range(0, len(asked), BATCH):
         rows = asked[start : start + BATCH]
-        pictures = {row[0].id: row[0].open_image() for row in rows}
+        pictures = {index: sample.open_image() for index, sample, _, _ in rows}
         answers = predictor.ask_batch(
-            [pictures[row[0].id] for row in rows],
-            [row[1] for row in rows],
-            [row[0].regions for row in rows],
+            [pictures[row[0]] for row in rows],
+            [row[2] for row in rows],
+            [row[1].regions for row in rows],
             num_beams=1,
             max_new_tokens=MAX_NEW_TOKENS,
         )
-        for (_, _, truth), answer in zip(rows, answers, strict=True):
+        for (*_, truth), answer in zip(rows, answers, strict=True):
             found = answer.boxes
             hits += bool(len(found)) and float(iou(found[0], truth)[0, 0]) >= threshold
     model.train(was_training)

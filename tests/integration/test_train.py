@@ -48,7 +48,7 @@ def toy(budget: str) -> Recipe:
 def trained(toy_bank, toy_processor, tmp_path_factory):
     """The folder of a finished run, trained in this process on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_launch", lambda out, processes, config: run.work(out))
+        patch.setattr(run, "_launch", lambda out, processes, command: run.work(out))
         patch.setattr(scenes, "load_sprites", lambda: toy_bank)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):

@@ -87,7 +87,7 @@ def toy_talk(toy_samples: list[Sample]) -> list[Sample]:
 def in_process(monkeypatch: pytest.MonkeyPatch, toy_bank: SpriteBank) -> None:
     """Runs train in this process, on one CPU thread, on scenes of drawn shapes."""
 
-    def launch(out: Path, processes: int, accelerate: object) -> None:
+    def launch(out: Path, processes: int, command: object) -> None:
         run.work(out)
 
     monkeypatch.setattr(run, "_launch", launch)

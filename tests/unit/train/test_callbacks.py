@@ -15,7 +15,7 @@ from parfocal.dialects import get_dialect
 from parfocal.errors import ConfigError, DataError
 from parfocal.train import stages
 from parfocal.train.callbacks import duration
-from parfocal.train.checkpoints import best, mark_best
+from parfocal.train.checkpoints import best
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
 from parfocal.train.validate import pointing_accuracy
@@ -74,11 +74,8 @@ def test_a_best_needs_scores():
         dataclasses.replace(FIND, eval_every=0)
 
 
-def test_the_first_of_equal_scores_stays(tmp_path):
-    assert mark_best(tmp_path, 2, 5.0)
-    assert not mark_best(tmp_path, 4, 5.0)
-    assert mark_best(tmp_path, 6, 5.5)
-    assert best(tmp_path) is None  # its checkpoint is not there
+def test_the_first_of_equal_scores_stays(scored):
+    assert best(scored([5.0, 7.0, 7.0, 0.0])).name == "checkpoint-4"
 
 
 def test_progress_is_told_without_touching_stdout(scored, capsys, caplog, monkeypatch):

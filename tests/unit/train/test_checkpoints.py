@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 
 from parfocal.train.checkpoints import (
+    best,
     is_whole,
-    mark_best,
     newest,
     part_folder,
     prune,
@@ -17,13 +18,14 @@ from parfocal.train.checkpoints import (
 )
 
 
-def write(out, *steps: int) -> None:
+def write(out, *steps: int, best: int | None = None) -> None:
     part = part_folder(out)
     for step in steps:
         inner = part / f"checkpoint-{step}" / "inner"
         inner.mkdir(parents=True)
         (inner / "weights.bin").write_bytes(bytes(step))
-        (inner.parent / "state.json").write_text("{}")
+        state = json.dumps({"best_global_step": best})
+        (inner.parent / "trainer_state.json").write_text(state, encoding="utf-8")
     publish(part, out)
 
 
@@ -64,9 +66,23 @@ def test_without_checkpoints_there_is_none(tmp_path):
 
 
 def test_the_last_and_the_best_stay(tmp_path):
-    write(tmp_path, 2, 9, 10, 11)
-    assert mark_best(tmp_path, 2, score=5.0)
+    write(tmp_path, 2, 9, 10)
+    write(tmp_path, 11, best=2)
     prune(tmp_path, keep=2)
-    assert sorted(map(step_of, tmp_path.glob("checkpoint-*"))) == [2, 10, 11]
+    assert sorted(map(step_of, tmp_path.iterdir())) == [2, 10, 11]
+    assert best(tmp_path) == tmp_path / "checkpoint-2"
     prune(tmp_path, keep=9)
-    assert len(list(tmp_path.glob("checkpoint-*"))) == 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_was_cut_off_goes_and_never_pushes_a_whole_one_out(tmp_path):
+    write(tmp_path, 50, 60, 100)
+    (tmp_path / "checkpoint-100" / "inner" / "weights.bin").unlink()
+    prune(tmp_path, keep=1)
+    assert sorted(map(step_of, tmp_path.iterdir())) == [60]
+
+
+def test_a_stage_that_is_not_scored_has_no_best(tmp_path):
+    assert best(tmp_path) is None
+    write(tmp_path, 3)
+    assert best(tmp_path) is None

@@ -115,7 +115,7 @@ def test_warm_up_is_a_number_of_steps_or_a_share_of_them(optim, steps, warm):
     assert optim.warmup(steps) == warm
 
 
-@pytest.mark.parametrize(("samples", "batch", "steps"), [(100, 8, 12), (64, 4, 16), (3, 8, 1)])
+@pytest.mark.parametrize(("samples", "batch", "steps"), [(100, 8, 12), (64, 4, 16), (9, 8, 1)])
 def test_steps(samples, batch, steps):
     assert dataclasses.replace(FIND, samples=samples, batch_size=batch).steps == steps
 

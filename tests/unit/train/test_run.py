@@ -14,8 +14,9 @@ from transformers import GenerationConfig
 
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, TrainingError
 from parfocal.train import run
+from parfocal.train.checkpoints import newest
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
@@ -126,7 +127,7 @@ def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
 def no_training(monkeypatch):
     """Runs that only begin."""
     launched = []
-    monkeypatch.setattr(run, "_launch", lambda out, processes, config: launched.append(processes))
+    monkeypatch.setattr(run, "_launch", lambda out, processes, command: launched.append(processes))
     return launched
 
 
@@ -211,7 +212,7 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
 
     monkeypatch.setattr(run.subprocess, "run", fake)
     with pytest.raises(ConfigError, match=r"exit code 7.*--resume"):
-        run._launch(tmp_path, processes, None)
+        run._launch(tmp_path, processes, run.command_of(tmp_path, processes, None, bf16=True))
     ((command, _),) = commands
     assert command[-2:] == ["parfocal.train.worker", str(tmp_path)]
     assert ("torch.distributed.run" in command) == several
@@ -221,15 +222,16 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
 def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeypatch):
     path = tmp_path / "own.yaml"
     path.write_text("distributed_type: FSDP\n", encoding="utf-8")
-    command = run.command_of(tmp_path, 4, path)
+    command = run.command_of(tmp_path, 4, path, bf16=False)
     assert command[1:6] == [
         "-m", "accelerate.commands.launch", "--config_file", str(path), "--num_processes",
     ]  # fmt: skip
-    assert command[6:] == ["4", "-m", "parfocal.train.worker", str(tmp_path)]
+    rest = ["4", "--mixed_precision", "no", "-m", "parfocal.train.worker", str(tmp_path)]
+    assert command[6:] == rest
     path.write_text("distributed_type: DEEPSPEED\n", encoding="utf-8")
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"own\.yaml needs DeepSpeed: pip install deepspeed"):
-        run.command_of(tmp_path, 4, path)
+        run.command_of(tmp_path, 4, path, bf16=True)
 
 
 def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
@@ -361,3 +363,35 @@ def test_detection_on_files_learns_and_resumes_bit_for_bit_at_the_end_of_an_epoc
     with monkeypatch.context() as patch:
         interrupt(patch, DetectionObjective, call=4)  # three steps are left: a restart takes eight
         assert_same(train("broken", resume=True), whole)
+
+
+def test_a_stage_that_was_left_out_is_not_slipped_in_afterwards(tiny_parts, tmp_path):
+    recipe = recipe_of(FIND, TALK)
+    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=Runtime(stages=("talk",)))
+    with pytest.raises(ConfigError, match="'find' is not done, but 'talk', which comes after it"):
+        start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=Runtime())
+
+
+def test_a_stage_whose_end_was_cut_off_ends_at_the_same_bits(start, tmp_path):
+    recipe = recipe_of(FIND)
+    expected = weights(start(recipe, tmp_path))
+    (tmp_path / "find" / "model.safetensors").unlink()
+    assert (tmp_path / "find" / "checkpoint-6").is_dir()
+    assert_same(weights(start(recipe, tmp_path, resume=True)), expected)
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(start, tmp_path, monkeypatch):
+    original, calls = DetectionObjective.forward, []
+
+    def forward(self, *args, **kwargs):
+        output = original(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == 4:
+            output.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return output
+
+    monkeypatch.setattr(DetectionObjective, "forward", forward)
+    with pytest.raises(TrainingError, match="gradient of step 4 has the norm nan, though its loss"):
+        start(recipe_of(FIND), tmp_path)
+    kept = load_file(newest(tmp_path / "find") / "model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in kept.values())
