@@ -79,9 +79,8 @@ def _weights_in(source: str) -> None:
         CheckpointError: if there is no such folder, it is not in the local cache, or holds none.
     """
     folder = local_folder(source)
-    if folder.is_dir() and not any(
-        any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin", ".pt")
-    ):
+    kinds = (".safetensors", ".bin", ".pt")
+    if folder.is_dir() and not any(path.suffix in kinds for path in folder.iterdir()):
         raise CheckpointError(f"{folder} holds no weights (.safetensors, .bin or .pt).")
 
 

@@ -44,7 +44,7 @@ def test_broken_checkpoints_are_passed_over_and_named(tmp_path, caplog, fault):
     if fault == "cut":
         (last / "inner" / "weights.bin").write_bytes(bytes(7))
     elif fault == "missing":
-        (last / "state.json").unlink()
+        (last / "trainer_state.json").unlink()
     elif fault == "unlisted":
         (last / "files.json").unlink()
     else:

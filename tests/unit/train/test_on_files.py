@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from parfocal.data.jsonl import write_jsonl
+from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample, Turn
@@ -79,7 +80,7 @@ def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
 
 def test_a_mixture_trains_and_its_length_is_that_of_its_epochs(train, tmp_path):
     stage = dataclasses.replace(TALK, samples=0, epochs=2.0)
-    before = train("none", dataclasses.replace(TALK, samples=1, optim=Optim(lr=1e-12)))
+    before = train("none", dataclasses.replace(TALK, samples=4, optim=Optim(lr=1e-12)))
     after = train("two", stage)
     found = losses(tmp_path / "two")
     assert len(found) == 6  # 24 rows, 4 a step
@@ -98,6 +99,16 @@ def test_a_step_is_the_same_however_it_is_divided(train, tmp_path, micro):
     whole = losses(tmp_path / "whole")
     assert len(whole) == 4
     assert losses(tmp_path / "divided") == pytest.approx(whole, abs=1e-5)
+
+
+def test_views_that_expand_rows_are_counted(files, in_process):
+    mixture = Mixture((MixtureSource("toy", "toy.jsonl", images="pictures"),)).under(files)
+    plain = open_mixture(mixture)
+    source = dataclasses.replace(mixture.sources[0], views=("thrice",))
+    tripled = open_mixture(Mixture((source,)), {"thrice": lambda sample: [sample] * 3})
+    stage = dataclasses.replace(TALK, samples=0, epochs=2.0)
+    assert stages.counted(stage, plain).samples == 24
+    assert stages.counted(stage, tripled).samples == 72
 
 
 def test_a_mean_of_each_part_is_another_mean(train, files, tiny_parts, tmp_path):
@@ -154,6 +165,11 @@ def test_adapters_train_and_are_merged(train, tmp_path):
     assert any(name.startswith("projector.") for name in moved)
 
 
+def test_adapters_on_tables_are_refused(train):
+    with pytest.raises(ConfigError, match=r"'model.embed_tokens', which is no linear layer"):
+        train("none", dataclasses.replace(TALK, lora=Lora(targets=("embed_tokens",))))
+
+
 def test_adapters_on_layers_that_are_not_there(train):
     with pytest.raises(ConfigError, match=r"\['key'\] name no layer; there are .*'k_proj'"):
         train("none", dataclasses.replace(TALK, lora=Lora(targets=("key",))))
@@ -177,6 +193,8 @@ def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples
     assert len(again) == 4
     other = FeatureCache(tmp_path, make_model(seed=1), with_candidates=True)
     assert len(other) == 0
+    model.config.vision.resize = "squash"
+    assert len(FeatureCache(tmp_path, model, with_candidates=True)) == 0
     with pytest.raises(CheckpointError, match="lacks a picture"):
         other.read(["x"])
 

@@ -270,7 +270,7 @@ MISTAKES = {
     "adapter": ({"lora": Lora(targets=("nothing",))}, {}, "lora.targets .'nothing'."),
     "batch": ({"batch_size": 3}, {"processes": 2}, "batch size 3 is not a multiple of 2"),
     "micro-batch": ({}, {"micro_batch": 3}, "4 is not a multiple of 1 processes times 3"),
-    "weights": ({}, {"weights": {"text": "/no/such"}}, "'text': /no/such is neither a folder"),
+    "weights": ({}, {"weights": {"text": "/no/such"}}, "'text': '/no/such' is neither a folder"),
     "part": ({}, {"weights": {"txet": "/"}}, "no part 'txet'"),
     "benchmark": ({}, {"benchmarks": ("scnes",)}, "no benchmark 'scnes'; choose from .'scenes'"),
 }  # fmt: skip
@@ -297,15 +297,26 @@ def test_all_mistakes_are_told_at_once_and_none_twice(planned):
 def test_what_is_on_a_hub_is_listed_and_not_asked_for(planned):
     remote = MixtureSource("far", "owner/rows", kind="hub", streaming=True)
     stage = dataclasses.replace(TALK, mixture=Mixture((remote, SOURCE)))
-    found = planned(stage, weights={"text": "owner/language-model"})
+    found = planned(stage)
     assert found.problems == ()
-    assert found.to_fetch == (
-        "weights of 'text': owner/language-model", "source 'far': dataset owner/rows",
-    )  # fmt: skip
+    assert found.to_fetch == ("source 'far': dataset owner/rows",)
+
+
+def test_weights_that_a_run_would_not_find_are_a_problem(planned):
+    (problem,) = planned(TALK, weights={"text": "owner/language-model"}).problems
+    assert "run `hf download owner/language-model` first" in problem
+
+
+def test_all_of_a_model_is_a_part(planned, tmp_path):
+    (problem,) = planned(TALK, weights={"model": str(tmp_path)}).problems
+    assert problem.endswith("holds no weights (.safetensors, .bin or .pt).")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert planned(TALK, weights={"model": str(tmp_path)}).problems == ()
 
 
 def test_a_plan_is_json_and_comes_back(planned):
-    found = planned(FIND, dataclasses.replace(TALK, lora=Lora()), TALK, benchmarks=("scnes",))
+    adapted = dataclasses.replace(TALK, name="adapted", lora=Lora())
+    found = planned(FIND, adapted, TALK, benchmarks=("scnes",))
     values = json.loads(json.dumps(found.to_json()))
     assert values["schema"] == "parfocal.plan/1"
     assert Plan.from_json(values) == found
@@ -326,7 +337,7 @@ def test_a_plan_is_shown(planned, capsys, monkeypatch):
     assert lines[-1] == "no problems"
     show_plan(planned(TALK, benchmarks=("scnes",), weights={"text": "a/b"}))
     out = capsys.readouterr().out
-    assert "to be fetched: weights of 'text': a/b\nproblem: there is no benchmark 'scnes'" in out
-    assert out.endswith("\n1 problem\n")
+    assert "\nproblem: there is no benchmark 'scnes'" in out
+    assert out.endswith("\n2 problems\n")
     show_plan(found, as_json=True)
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_json()))

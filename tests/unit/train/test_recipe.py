@@ -136,7 +136,7 @@ def get(recipe: Recipe, path: str):
         ("name=12", "name", "12"),
         ("model = mini ", "model", "mini"),
         ("sides=[64, 80]", "sides", (64, 80)),
-        ("stages.find.samples=7", "stages.0.samples", 7),
+        ("stages.find.samples=70", "stages.0.samples", 70),
         ("stages.talk.optim.lr=1e-5", "stages.1.optim.lr", 1e-5),
         ("stages.1.optim.lr=1", "stages.1.optim.lr", 1.0),
         ("stages.0.trainable=[\"text\"]", "stages.0.trainable", ("text",)),
