@@ -41,6 +41,7 @@ from parfocal.train.data import (
 )
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.grouping import WINDOW
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
@@ -223,6 +224,7 @@ def _on_mixture(
     """Objective and batches of a stage on files."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro, _ = divide(stage, world, runtime.micro_batch or None)
+    window = WINDOW if stage.group_by_length else 0
     collate: Collate
     objective: nn.Module
     if stage.objective == "detection":
@@ -232,7 +234,9 @@ def _on_mixture(
     else:
         cache = None
         if runtime.features and not stage.trains("vision"):
-            cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
+            folder = Path(runtime.features)
+            ahead = window * micro  # rows of the last window may come before earlier ones
+            cache = _remembered(model, processor, recipe, stage, opened, folder, ahead)
         collate = AnswerCollator(processor, stage.max_length, cache)
         objective = LanguageObjective(
             model,
@@ -240,7 +244,8 @@ def _on_mixture(
             offer_ground_boxes=stage.offer_ground_boxes,
         )
     rank = int(os.environ.get("RANK", "0"))
-    loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
+    workers = num_workers(recipe)
+    loader = MixtureLoader(opened, micro, collate, workers, rank=rank, world=world, window=window)
     return objective, EndlessBatches(loader)
 
 
@@ -251,15 +256,19 @@ def _remembered(
     stage: Stage,
     opened: OpenMixture,
     folder: Path,
+    ahead: int,
 ) -> FeatureCache:
-    """Compute the features of all pictures of a stage, each process its own share of them."""
+    """Compute the features of all pictures of a stage, each process its own share of them.
+
+    `ahead` more Samples are looked at, which the last batches may hold.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     cache = FeatureCache(folder, model, not (stage.trains("proposer") or stage.trains("refiner")))
     epochs = itertools.count()
     read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
-    share = itertools.islice(read, -(-stage.samples // world))
+    share = itertools.islice(read, -(-stage.samples // world) + ahead)
     count = fill(cache, model, processor, share, bf16=recipe.bf16)
     logger.info("stage %s: features of %d pictures computed", stage.name, count)
     if torch.distributed.is_initialized():
