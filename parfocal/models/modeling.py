@@ -365,9 +365,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         where = input_ids == ids.region
         if self.config.regions.layout != "summed":
             return _scatter(embeds, where, regions, self.num_slots, "region slots")
-        names = self.get_input_embeddings().weight[
-            ids.first_region : ids.first_region + regions.shape[1]
-        ]
+        slots = min(regions.shape[1], self.num_slots)
+        names = self.get_input_embeddings().weight[ids.first_region : ids.first_region + slots]
+        names = names.repeat(regions.shape[1] // max(1, slots), 1)  # for each picture of a row
         named = regions + names.to(regions.dtype)
         return _scatter(embeds, where, named, self.num_slots, "region slots")
 

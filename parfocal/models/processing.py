@@ -32,8 +32,9 @@ from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig, TokenIds
-from parfocal.models.frames import prepare_frame
+from parfocal.models.frames import frame_warp, prepare_frame
 from parfocal.models.objects import check_objects, expand, object_tokens, pad_rows, shown_objects
+from parfocal.models.pictures import num_pictures, shown_regions
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class TextBatch:
         labels: int[B, L], -100 where nothing is learned; None when asking.
         turn: int[B, L], 0 in the prefix all turns share, k in the k-th question and answer, -1 in
             padding; None when asking.
-        ground_boxes: float[B, G, 4], the boxes behind `<ground_box>` in order of appearance, as
-            `user_boxes`; None when asking.
+        ground_boxes: float[B, G, 4], the boxes behind `<ground_box>` in order of appearance, in the
+            same frame, of each row's first picture; None when asking.
         ground_mask: bool[B, G], False in padding; None when asking.
         object_pixels: one float[B, K, 3, S, S] a tower, the object images that each row shows, in
             order of appearance, padded; None where no row shows any.
@@ -128,32 +129,58 @@ class ParfocalProcessor:
                 tensors[index] = interpolate(source, (side, side), mode="bilinear")[0]
         return tensors, self.warp(image_frame(image))
 
-    def warp(self, frame: Frame) -> Warp:
-        """Lead from the pixels of a picture to the unit square of the model's input."""
+    def warp(self, frame: Frame, video: bool = False) -> Warp:
+        """Lead from the pixels of a picture to the unit square of the model's input.
+
+        Args:
+            frame: the picture's.
+            video: it is one of a video's.
+
+        Raises:
+            ConfigError: if it is one of a video's and the model reads none.
+        """
+        if video:
+            self._require_video()
+            return frame_warp(frame, self.settings.vision)
         pads = self.settings.vision.resize == "pad"
         warp = Warp.pad_to_square(frame) if pads else Warp.identity(frame)
         return warp.then(Warp.to_unit(warp.target))
 
-    def pixel_values(self, images: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
+    def pixel_values(
+        self, images: Sequence[Image.Image], frames: Sequence[bool] | None = None
+    ) -> tuple[list[Tensor], list[Warp]]:
         """Return one float[B, 3, S, S] a tower and one Warp an image.
 
         Each Warp leads from the image's pixels to the unit square of the model's input.
-        """
-        return _stacked([self.picture(image) for image in images])
 
-    def frame_values(self, frames: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
-        """Return what `pixel_values` does, of frames of a video.
+        Args:
+            images: decoded, one or more.
+            frames: which of them are frames of a video, which enter otherwise; None: none is.
 
         Raises:
-            ConfigError: if the model reads one picture at a time (`vision.video` is `none`).
+            ConfigError: if there are frames and the model reads one picture at a time
+                (`vision.video` is `none`).
         """
-        vision = self.settings.vision
-        if vision.video == "none":
+        frames = [False] * len(images) if frames is None else frames
+        if any(frames):
+            self._require_video()
+        made = [
+            prepare_frame(image, self.settings.vision) if frame else self.picture(image)
+            for image, frame in zip(images, frames, strict=True)
+        ]
+        towers = zip(*(tensors for tensors, _ in made), strict=True)
+        return [torch.stack(tower) for tower in towers], [warp for _, warp in made]
+
+    def frame_values(self, frames: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
+        """Return what `pixel_values` does, of frames of a video."""
+        return self.pixel_values(frames, [True] * len(frames))
+
+    def _require_video(self) -> None:
+        if self.settings.vision.video == "none":
             raise ConfigError(
                 "this model reads one picture at a time (vision.video is 'none'), not frames of a "
-                "video."
+                "video. Leave videos out, or take a model that reads them, such as MG-LLaVA."
             )
-        return _stacked([prepare_frame(frame, vision) for frame in frames])
 
     def view(self, frame: Frame, warp: Warp, regions: Boxes | None = None) -> View:
         """Return what the dialect may know.
@@ -302,29 +329,38 @@ class ParfocalProcessor:
 
         Turns do not see each other, unless the template's packing is a sequence;
         `parfocal.models.packing` makes the mask. Boxes of answers become `<ground_box>`. A sample
-        without a picture is a row of text.
+        without a picture is a row of text; of a video all frames are shown, as in `ask`, and
+        questions and answers speak of the boxes of the first.
 
         Args:
             samples: one a row.
-            warps: of the first picture of each.
-            objects: the further pictures of each; opened here if None.
+            warps: of each picture that the rows show (`num_pictures` of each), row after row.
+            objects: the object images of each; its pictures behind the first, opened here, if None.
             max_length: most tokens of a row behind the prefix: turns that do not fit are left out;
                 of the first one, the answer is cut if the question fits. 0: no limit.
 
         Raises:
-            DataError: for a sample whose turns are not question, answer, question, answer.
+            DataError: for a sample whose turns are not question, answer, question, answer; see
+                `shown_regions` as well.
         """
-        rows = [
-            self._packed_row(sample, warp, max_length or sys.maxsize)
-            for sample, warp in zip(samples, warps, strict=True)
-        ]
+        rows, firsts, regions, start = [], [], [], 0
+        for sample in samples:
+            count = num_pictures(sample)
+            own = warps[start : start + count]
+            boxes = shown_regions(sample, own)
+            first = own[0] if count else Warp.identity(sample.regions.frame)
+            asked = boxes[0] if count else sample.regions
+            rows.append(self._packed_row(sample, asked, first, count, max_length or sys.maxsize))
+            firsts.append(first)
+            regions += boxes
+            start += count
         width, pad = max(len(row[0]) for row in rows), self.tokenizer.pad_token_id
         columns = [
             torch.tensor([row[index] + [fill] * (width - len(row[index])) for row in rows])
             for index, fill in enumerate((pad, IGNORED, -1))
         ]
-        user_boxes, user_mask = self.unit_boxes([sample.regions for sample in samples], warps)
-        ground_boxes, ground_mask = self.unit_boxes([row[3] for row in rows], warps)
+        user_boxes, user_mask = self.unit_boxes(regions, warps)
+        ground_boxes, ground_mask = self.unit_boxes([row[3] for row in rows], firsts)
         attention = (columns[2] >= 0).long()
         written = [row[4] for row in rows]
         if objects is None:
@@ -345,13 +381,13 @@ class ParfocalProcessor:
         )
 
     def _packed_row(
-        self, sample: Sample, warp: Warp, room: int
+        self, sample: Sample, regions: Boxes, warp: Warp, pictures: int, room: int
     ) -> tuple[list[int], list[int], list[int], Boxes, str]:
-        written, template, pictures = "", self.settings.template, min(1, len(sample.images))
+        written, template = "", self.settings.template
         ids = self.prefix_ids(pictures)
         labels, turn = [IGNORED] * len(ids), [0] * len(ids)
-        frame = sample.regions.frame
-        view = View(frame, warp, user_regions=sample.regions)
+        frame = regions.frame
+        view = View(frame, warp, user_regions=regions)
         ground, fits = [Boxes.empty(frame)], True
         if len(sample.turns) % 2:
             raise DataError(
@@ -542,12 +578,6 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
         "object": "<object>",
     }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
-
-
-def _stacked(made: Sequence[tuple[list[Tensor], Warp]]) -> tuple[list[Tensor], list[Warp]]:
-    """Return one float[B, 3, S, S] a tower, and the Warps, of what single pictures became."""
-    towers = zip(*(tensors for tensors, _ in made), strict=True)
-    return [torch.stack(tower) for tower in towers], [warp for _, warp in made]
 
 
 def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:

@@ -51,6 +51,20 @@ class Regions:
     features: Tensor | None = None
 
 
+def of_first(regions: Regions, counts: Sequence[int]) -> Regions:
+    """Return the regions of each row's first picture, without vectors.
+
+    Args:
+        regions: of every picture of every row, at least one.
+        counts: number of pictures of each row; one of none has no live slot.
+    """
+    first = torch.tensor([0, *counts]).cumsum(0)[:-1].clamp(max=len(regions.mask) - 1)
+    first = first.to(regions.mask.device)
+    shown = torch.tensor(counts, device=regions.mask.device) > 0
+    mask = regions.mask[first] & shown[:, None]
+    return Regions(regions.boxes[first], regions.scores[first], mask, None)
+
+
 @dataclass
 class DenseOutput:
     """Raw output of the dense head on a G x G grid.

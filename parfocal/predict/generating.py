@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
 from parfocal.models.processing import ParfocalProcessor, TextBatch
-from parfocal.models.proposer import Regions
+from parfocal.models.proposer import Regions, of_first
 from parfocal.predict.seeing import cast
 
 logger = logging.getLogger(__name__)
@@ -93,12 +93,6 @@ def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if chosen.get("streamer") is not None or chosen.get("do_sample"):
         chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
     return chosen
-
-
-def of_first(regions: Regions, counts: Sequence[int]) -> Regions:
-    """Return the regions of each row's first picture, without vectors."""
-    first = [sum(counts[:row]) for row in range(len(counts))]
-    return Regions(regions.boxes[first], regions.scores[first], regions.mask[first], None)
 
 
 def _check_room(model: ParfocalForConditionalGeneration, attention_mask: Tensor) -> None:

@@ -23,6 +23,7 @@ from parfocal.errors import ConfigError, DataError
 from parfocal.images import image_frame, load_image
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.proposer import of_first
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
@@ -37,7 +38,7 @@ from parfocal.predict.asking import (
 )
 from parfocal.predict.chat import Chat
 from parfocal.predict.finding import Finder, find_boxes, no_finder, reads_detections
-from parfocal.predict.generating import generate, of_first
+from parfocal.predict.generating import generate
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
 from parfocal.predict.seeing import Scene, is_visual_video, see
 

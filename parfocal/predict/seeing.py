@@ -118,26 +118,21 @@ def see(
         ImageError: if something cannot be decoded.
     """
     opened: dict[int, tuple[int, ...]] = {}  # identity -> places of its pictures
-    pictures, inputs, warps, videos, seconds = [], [], [], [], 0.0
+    pictures, frames, videos = [], [], []
     for source in images:
         videos.append(is_visual_video(source))
         if id(source) in opened:
             continue
         shown = open_visual(source)
-        started = time.perf_counter()
-        prepare = processor.frame_values if videos[-1] else processor.pixel_values
-        values, own = prepare(shown)
         opened[id(source)] = tuple(range(len(pictures), len(pictures) + len(shown)))
         pictures += shown
-        inputs.append(values)
-        warps += own
-        seconds += time.perf_counter() - started
+        frames += [videos[-1]] * len(shown)
     started = time.perf_counter()
-    towers = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
+    towers, warps = processor.pixel_values(pictures, frames)
     with torch.inference_mode():
         features = model.encode([cast(tower, model) for tower in towers])
     rows = [opened[id(source)] for source in images]
-    seconds += time.perf_counter() - started
+    seconds = time.perf_counter() - started
     return Scene(pictures, warps, rows, videos, features, seconds)
 
 

@@ -5,8 +5,10 @@ The files of the mixtures lie in the run's data folder; docs/training.md says ho
 Source: MG-LLaVA, sections 3.3 and 4.1; what they leave open, or where they differ from what made
 the released weights, the official configs at 3237152. Those of videos were removed before that and
 are taken from its history.
-Deviates, for all runs: the official second stage makes batches of samples of alike length, here
-rows are shuffled; the frozen ConvNeXt has no stochastic depth, which was on by oversight.
+Deviates, for all runs: the official second stage, whose batches are of samples of alike length, has
+pictures and words alone in batches of their own, here a batch holds both where one kind ends in a
+window, and lengths are of characters, not words; the frozen ConvNeXt has no stochastic depth, which
+was on by oversight.
 """
 
 from __future__ import annotations
@@ -76,8 +78,8 @@ def mg_llava_video(budget: str = "full") -> Recipe:
         budget: "full", the only one.
 
     Deviates: an official batch holds pictures or videos, 32 pictures or 4 videos a GPU and 16 or 2;
-        here both share batches of the paper's sizes. The official adapters are on weights of 4
-        bits. Its first stage does not pad pictures, here it does as the second.
+        here all are of the paper's sizes, and both share them in pretraining. The official adapters
+        are on weights of 4 bits. Its first stage does not pad pictures, here it does as the second.
     """
     setting = LANGUAGE_MODELS["vicuna_7b"]
     stages = (
@@ -105,8 +107,8 @@ def tuning(path: str, batch_size: int, lr: float, lora: Lora | None = None) -> S
     return Stage(
         "tuning", "language", trainable=("fusion", "projector", "regions", "text"),
         samples=0, batch_size=batch_size, mixture=_mixture(path), epochs=1,
-        max_length=MAX_LENGTH, lora=lora, gradient_checkpointing=True, eval_samples=0, keep=1,
-        optim=_optim(lr),
+        max_length=MAX_LENGTH, group_by_length=True, lora=lora, gradient_checkpointing=True,
+        eval_samples=0, keep=1, optim=_optim(lr),
     )  # fmt: skip
 
 

@@ -29,9 +29,10 @@ from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import DataError
 from parfocal.models.modeling import Perception
+from parfocal.models.pictures import num_pictures, open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.augment import DetectionAugment, augment, learnable
-from parfocal.train.feature_cache import FeatureCache, picture_key
+from parfocal.train.feature_cache import FeatureCache, picture_keys
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 
@@ -214,34 +215,51 @@ class AnswerCollator:
         """Return the keyword arguments of the language objective.
 
         Raises:
-            DataError: for a Sample with several pictures that its questions do not show.
+            DataError: for a Sample with several pictures that are neither frames of a video nor
+                shown by its questions, or with object images beside a video.
+            ConfigError: for a video, if the model reads none.
         """
         objects, warps = [], []
         for sample in samples:
             shown = max(_shown(turn.text) for turn in sample.turns) if sample.turns else 0
-            if len(sample.images) > 1 + shown:
-                raise DataError(
-                    f"sample {sample.id!r} has {len(sample.images)} pictures; training reads one, "
-                    "and further ones as the object images that questions show."
-                )
+            _check_pictures(sample, shown)
             objects.append(sample.open_images()[1:] if shown else [])
-            frame = sample.regions.frame
-            warps.append(self.processor.warp(frame) if sample.images else Warp.identity(frame))
+            frames, video = sample.frames[: num_pictures(sample)], shows_video(sample)
+            warps += [self.processor.warp(frame, video) for frame in frames]
         text = self.processor.pack(samples, warps, objects, self.max_length)
         return {
-            "pixel_values": self._pictures([sample for sample in samples if sample.images]),
+            "pixel_values": self._pictures(samples),
             "text": text,
-            "pictures": [min(1, len(sample.images)) for sample in samples],
+            "pictures": [num_pictures(sample) for sample in samples],
             "seeds": [crc32(sample.id.encode()) for sample in samples],
         }
 
     def _pictures(self, samples: Sequence[Sample]) -> list[torch.Tensor] | Perception:
-        """What the model sees of the first pictures; an empty list where there are none."""
-        if not samples:
+        """What the model sees of the pictures of all rows; an empty list where there are none."""
+        if not any(sample.images for sample in samples):
             return []
         if self.cache is not None:
-            return self.cache.read([picture_key(sample.images[0]) for sample in samples])
-        return self.processor.pixel_values([sample.open_image() for sample in samples])[0]
+            vision = self.processor.settings.vision
+            return self.cache.read([key for row in samples for key in picture_keys(row, vision)])
+        opened = [(image, shows_video(row)) for row in samples for image in open_pictures(row)]
+        images, frames = zip(*opened, strict=True)
+        return self.processor.pixel_values(images, frames)[0]
+
+
+def _check_pictures(sample: Sample, shown: int) -> None:
+    """Refuse pictures that would not reach the model, `shown` object images beside the first."""
+    if shows_video(sample):
+        if shown:
+            raise DataError(
+                f"sample {sample.id!r} shows object images beside a video, which training does not "
+                "read. Ask about the video, or about one of its frames with object images."
+            )
+    elif len(sample.images) > 1 + shown:
+        raise DataError(
+            f"sample {sample.id!r} has {len(sample.images)} pictures; training reads one, and "
+            "further ones as frames of a video (each with its video_frame), or as the object "
+            "images that questions show."
+        )
 
 
 def _shown(text: GroundedText) -> int:

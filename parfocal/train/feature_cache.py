@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,7 +27,9 @@ from torch import Tensor, nn
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.errors import CheckpointError
 from parfocal.images import image_digest
+from parfocal.models.config import VisionConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration, Perception
+from parfocal.models.pictures import open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Candidates
 from parfocal.models.vision import VisionFeatures
@@ -146,6 +149,18 @@ def weights_digest(parts: Iterable[nn.Module], settings: Any) -> str:
     return digest.hexdigest()[:24]
 
 
+def picture_keys(sample: Sample, vision: VisionConfig) -> list[str]:
+    """A name for each picture that the row of a Sample shows.
+
+    Args:
+        sample: its first picture is not a crop of another.
+        vision: of the model; frames of a video are named with how they enter it.
+    """
+    if shows_video(sample):
+        return [f"{picture_key(image)}-{vision.video}" for image in sample.images]
+    return [picture_key(image) for image in sample.images[:1]]
+
+
 def picture_key(image: ImageRef) -> str:
     """A name for a picture: of its file with size and time of change, or of its pixels.
 
@@ -180,9 +195,10 @@ def fill(
     model.eval()
     entries: dict[str, dict[str, Tensor]] = {}
     size, written = 0, 0
-    batches = _missing(cache, samples)
-    while batch := dict(islice(batches, batch_size)):
-        pixels, _ = processor.pixel_values([sample.open_image() for sample in batch.values()])
+    missing = _missing(cache, samples, processor.settings.vision)
+    while batch := dict(islice(missing, batch_size)):
+        images, frames = zip(*batch.values(), strict=True)
+        pixels, _ = processor.pixel_values(images, frames)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=cache.bf16):
             seen = model.perceive([value.to(device) for value in pixels])
         for row, key in enumerate(batch):
@@ -197,16 +213,19 @@ def fill(
     return written + len(entries)
 
 
-def _missing(cache: FeatureCache, samples: Iterable[Sample]) -> Iterator[tuple[str, Sample]]:
-    """The pictures that are not in the cache, each once."""
+def _missing(
+    cache: FeatureCache, samples: Iterable[Sample], vision: VisionConfig
+) -> Iterator[tuple[str, tuple[Image, bool]]]:
+    """The pictures that are not in the cache, each once, and whether they are frames of a video."""
     met: set[str] = set()
     for sample in samples:
-        if not sample.images:
+        keys = picture_keys(sample, vision)
+        if all(key in cache or key in met for key in keys):
             continue
-        key = picture_key(sample.images[0])
-        if key not in cache and key not in met:
-            met.add(key)
-            yield key, sample
+        for key, image in zip(keys, open_pictures(sample), strict=True):
+            if key not in cache and key not in met:
+                met.add(key)
+                yield key, (image, shows_video(sample))
 
 
 def _row(seen: Perception, row: int, with_candidates: bool) -> dict[str, Tensor]:

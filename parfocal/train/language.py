@@ -26,7 +26,7 @@ from parfocal.models.modeling import (
 )
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.processing import IGNORED, TextBatch
-from parfocal.models.proposer import Regions, offer_ground_boxes, select_regions
+from parfocal.models.proposer import Regions, of_first, offer_ground_boxes, select_regions
 from parfocal.train.objectives import ObjectiveOutput
 
 
@@ -139,7 +139,8 @@ class LanguageObjective(nn.Module):
             mask: bool[B, N], False in padding.
             labels: int[B, N], kinds.
             compared: float[B, N, C], from `compared_objects`.
-            pictures: 0 or 1 of each row; one each when None.
+            pictures: number of pictures of each row, in order: 0 for text alone, several for the
+                frames of a video; one each when None.
             seeds: of each row, decide which slots its regions get, whatever rows are beside it;
                 drawn from the process's generator when None.
             counts: see `Objective`; when None, of what is learned from in this batch.
@@ -191,7 +192,7 @@ class LanguageObjective(nn.Module):
             return _Seen(text.input_ids, text.labels, text.attention_mask, image, None, None, terms)
         input_ids, labels = text.input_ids, text.labels
         if ids.first_region >= 0:
-            input_ids, labels = resolve_boxes(text, _of_rows(regions, pictures), ids)
+            input_ids, labels = resolve_boxes(text, of_first(regions, pictures), ids)
         live = model.live_mask(input_ids, text.attention_mask, rows_of(regions.mask, pictures))
         vectors = None if regions.features is None else rows_of(regions.features, pictures)
         return _Seen(input_ids, labels, live, image, vectors, regions, terms)
@@ -227,9 +228,11 @@ class LanguageObjective(nn.Module):
         model, config = self.model, self.model.config.proposer
         if model.regions is None:
             return None, {}
-        own = [row for row, count in enumerate(pictures) if count]
-        user_boxes, user_mask = text.user_boxes[own], text.user_mask[own]
-        ground_boxes, ground_mask = text.ground_boxes[own], text.ground_mask[own]
+        owners = [row for row, count in enumerate(pictures) for _ in range(count)]
+        user_boxes, user_mask = text.user_boxes, text.user_mask
+        ground_boxes, ground_mask = text.ground_boxes[owners], text.ground_mask[owners]
+        first = [place == 0 for count in pictures for place in range(count)]
+        ground_mask = ground_mask & torch.tensor(first, device=ground_mask.device)[:, None]
         candidates, terms = features.candidates, {}
         chosen = select_regions(candidates, user_boxes, user_mask, config)
         if candidates is not None and bool(ground_mask.any()):
@@ -243,7 +246,8 @@ class LanguageObjective(nn.Module):
         if candidates is not None:
             generators: Sequence[torch.Generator] | torch.Generator = self.generator
             if seeds is not None:
-                generators = [torch.Generator().manual_seed(seeds[row]) for row in own]
+                drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+                generators = [drawn[row] for row in owners]
             keep_order = config.order == "left_to_right"
             chosen = scatter_slots(chosen, user_mask.sum(1), generators, keep_order)
         return model.describe_regions(features, chosen), terms
@@ -271,18 +275,6 @@ class LanguageObjective(nn.Module):
             "names": named / max(1, counts.get("names", len(rows))),
             "comparisons": missed / max(1, counts.get("comparisons", int(told.sum()))),
         }
-
-
-def _of_rows(regions: Regions, pictures: Sequence[int]) -> Regions:
-    """Regions of each row, of rows with 0 or 1 pictures; those without have no live slot."""
-    if all(pictures):
-        return regions
-    owner = torch.tensor(pictures).cumsum(0).sub(1).clamp(min=0)
-    shown = torch.tensor(pictures, dtype=torch.bool)[:, None]
-    boxes, scores, mask = (
-        values[owner] for values in (regions.boxes, regions.scores, regions.mask)
-    )
-    return Regions(boxes, scores, mask & shown.to(mask.device))
 
 
 class TextAnchors(nn.Module):

@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from parfocal.data.mixing import STATE, MixtureStream, OpenMixture, check_state
 from parfocal.data.sample import Sample
 from parfocal.errors import ConfigError, DataError
+from parfocal.train.grouping import group
 
 Collate = Callable[[Sequence[Sample]], Any]
-Mark = tuple[int, int, int]  # of MixtureStream
+Mark = tuple[int, ...]  # of MixtureStream; in windows also which one, and batches given of it
 
 
 class MixtureDataset(IterableDataset[Sample]):
@@ -83,6 +84,12 @@ class MixtureLoader:
     differ in the number of batches, by one if no view expands rows: stop by steps, not by epochs,
     where ranks wait for each other.
 
+    With a window, the Samples of so many batches are read, sorted by length and cut into batches,
+    which come in a random order that is the mixture's seed's. Batches are then the same for any
+    number of workers, as each of them reads all rows of the rank, and what it does not give is not
+    collated; the other numbers must be those of a state that is loaded. No state holds Samples: the
+    window that it was saved in is read again.
+
     Args:
         mixture: from `open_mixture`.
         batch_size: Samples a batch; the last one of a worker may have fewer.
@@ -90,6 +97,7 @@ class MixtureLoader:
         workers: worker processes; 0 reads in this one.
         rank: of this process; None asks torch.distributed.
         world: how many ranks; None asks torch.distributed.
+        window: batches that are made of rows sorted by length; 0: rows stay in order.
         options: more arguments of the DataLoader, such as `prefetch_factor` or `pin_memory`.
 
     Example:
@@ -107,14 +115,16 @@ class MixtureLoader:
         *,
         rank: int | None = None,
         world: int | None = None,
+        window: int = 0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if batch_size < 1 or workers < 0:
+        if batch_size < 1 or workers < 0 or window < 0:
             raise ConfigError(
-                f"batch_size {batch_size} must be at least 1, workers {workers} at least 0."
+                f"batch_size {batch_size} must be at least 1, workers {workers} and window "
+                f"{window} at least 0."
             )
         self.mixture, self.batch_size, self.collate = mixture, batch_size, collate
-        self.workers, self.options = workers, dict(options or {})
+        self.workers, self.window, self.options = workers, window, dict(options or {})
         self.rank, self.world = rank_and_world(rank, world)
         self.set_epoch(0)
 
@@ -126,7 +136,10 @@ class MixtureLoader:
             start: position in the epoch's order at which all ranks begin.
         """
         self.epoch, self._start, self._turns = epoch, start, 0
+        # of each worker; in windows one for all, as they read the same rows
         self._marks: list[Mark] = [(0, 0, 0)] * max(1, self.workers)
+        if self.window:
+            self._marks = [(0, 0, 0, 0, 0)]
 
     def __iter__(self) -> Iterator[Any]:
         """The batches that are left of the present epoch."""
@@ -170,15 +183,21 @@ class MixtureLoader:
 
         Raises:
             ConfigError: if the mixture is another one, or ranks, workers or batches are others and
-                rows can expand to several Samples.
+                rows can expand to several Samples or are sorted in windows.
         """
         check_state(state, self.mixture)
         saved, present = dict(state["split"]), self._split()
         if saved == present:
             self.set_epoch(int(state["epoch"]), int(state["start"]))
             self._turns = int(state["turns"])
-            self._marks = [(int(r), int(s), int(bad)) for r, s, bad in state["marks"]]
+            self._marks = [tuple(map(int, mark)) for mark in state["marks"]]
             return
+        if self.window or "window" in saved:
+            raise ConfigError(
+                f"the state was saved with {saved}, this is {present}. As rows are sorted in "
+                "windows, what was seen is not the first of them: resume with the same, or start a "
+                "new epoch."
+            )
         if self.mixture.expands:
             raise ConfigError(
                 f"the state was saved with {saved}, this is {present}. As rows of this mixture may "
@@ -188,7 +207,7 @@ class MixtureLoader:
         self.set_epoch(int(state["epoch"]), int(state["start"]) + rows)
 
     def _split(self) -> dict[str, int]:
-        names = ("rank", "world", "workers", "batch_size")
+        names = ("rank", "world", "window" if self.window else "workers", "batch_size")
         return {name: getattr(self, name) for name in names}
 
 
@@ -204,9 +223,18 @@ class _Batches(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[Any, Mark] | None]:
         loader, info = self.loader, get_worker_info()
-        workers = len(loader._marks)
+        workers = max(1, loader.workers)
         # After t turns it is the turn of worker t modulo their number; the DataLoader asks 0 first.
         worker = ((info.id if info else 0) + loader._turns) % workers
+        read = self._in_windows if loader.window else self._in_order
+        for samples, mark in read(worker, workers):
+            yield loader.collate(samples) if loader.collate else samples, mark
+        while True:
+            yield None
+
+    def _in_order(self, worker: int, workers: int) -> Iterator[tuple[list[Sample], Mark]]:
+        """A worker's batches of the rows as they come."""
+        loader = self.loader
         stream = loader.mixture.iterate(
             loader.epoch,
             loader.rank,
@@ -216,11 +244,31 @@ class _Batches(IterableDataset[Any]):
             start=loader._start,
             block=loader.batch_size,
         )
-        stream.go_to(loader._marks[worker])
+        rows, given, skipped = loader._marks[worker]
+        stream.go_to((rows, given, skipped))
         while samples := list(islice(stream, loader.batch_size)):
-            yield loader.collate(samples) if loader.collate else samples, stream.mark()
+            yield samples, stream.mark()
+
+    def _in_windows(self, worker: int, workers: int) -> Iterator[tuple[list[Sample], Mark]]:
+        """A worker's batches of rows sorted by length; all workers cut the same ones."""
+        loader, turn = self.loader, self.loader._turns
+        stream = loader.mixture.iterate(
+            loader.epoch, loader.rank, loader.world, start=loader._start
+        )
+        rows, before, skipped, window, given = loader._marks[0]
+        stream.go_to((rows, before, skipped))
         while True:
-            yield None
+            begin = stream.mark()
+            samples = list(islice(stream, loader.batch_size * loader.window))
+            if not samples:
+                return
+            seed = (loader.mixture.mixture.seed, loader.epoch, window)
+            batches = group(samples, loader.batch_size, seed)
+            for place, batch in enumerate(batches[given:], given):
+                if turn % workers == worker:
+                    yield batch, (*begin, window, place + 1)
+                turn += 1
+            window, given = window + 1, 0
 
 
 class EndlessBatches:

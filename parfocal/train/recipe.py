@@ -107,6 +107,8 @@ class Stage:
         epochs: how often the mixture is read, where `samples` is 0.
         optim: the optimiser and its schedule.
         max_length: text tokens of a row after which the rest is cut off; 0: no limit.
+        group_by_length: make batches of rows of similar length, see `MixtureLoader`; of a mixture.
+            What shares a step then depends on how it is divided among processes and batches.
         augment: how pictures and boxes are changed before the detection objective sees them.
         first_row: where the token table and the head train, their rows before this one stay as they
             are, so that only those of new tokens learn; 0: all train.
@@ -138,6 +140,7 @@ class Stage:
     mixture: Mixture | None = None
     epochs: float = 1.0
     max_length: int = 0
+    group_by_length: bool = False
     augment: Augment = "none"
     first_row: int = 0
     offer_ground_boxes: bool = False
@@ -193,6 +196,10 @@ class Stage:
             self.first_row == 0 or (self.first_row > 0 and self.optim.weight_decay == 0),
             f"{where} has first_row {self.first_row} and weight_decay {self.optim.weight_decay}: "
             "rows are counted from 0, and those that stay must not decay.",
+        )
+        _require(
+            self.mixture is not None or not self.group_by_length,
+            f"{where} has group_by_length and no mixture: seeded scenes come in their own order.",
         )
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
         _require(

@@ -43,6 +43,7 @@ from parfocal.train.data import (
 )
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.grouping import WINDOW
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
@@ -226,6 +227,7 @@ def _on_mixture(
     """Objective and batches of a stage on files."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro, _ = divide(stage, world, runtime.micro_batch or None)
+    window = WINDOW if stage.group_by_length else 0
     collate: Collate
     objective: nn.Module
     if stage.objective == "detection":
@@ -235,7 +237,9 @@ def _on_mixture(
     else:
         cache = None
         if runtime.features and not stage.trains("vision"):
-            cache = _remembered(model, processor, recipe, stage, opened, Path(runtime.features))
+            folder = Path(runtime.features)
+            ahead = window * micro  # rows of the last window may come before earlier ones
+            cache = _remembered(model, processor, recipe, stage, opened, folder, ahead)
         collate = AnswerCollator(processor, stage.max_length, cache)
         objective = LanguageObjective(
             model,
@@ -243,7 +247,8 @@ def _on_mixture(
             offer_ground_boxes=stage.offer_ground_boxes,
         )
     rank = int(os.environ.get("RANK", "0"))
-    loader = MixtureLoader(opened, micro, collate, num_workers(recipe), rank=rank, world=world)
+    workers = num_workers(recipe)
+    loader = MixtureLoader(opened, micro, collate, workers, rank=rank, world=world, window=window)
     return objective, EndlessBatches(loader)
 
 
@@ -254,8 +259,12 @@ def _remembered(
     stage: Stage,
     opened: OpenMixture,
     folder: Path,
+    ahead: int,
 ) -> FeatureCache:
-    """Compute the features of all pictures of a stage, each process its own share of them."""
+    """Compute the features of all pictures of a stage, each process its own share of them.
+
+    `ahead` more Samples are looked at, which the last batches may hold.
+    """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     model.to(device())
     proposes = not (stage.trains("proposer") or stage.trains("refiner"))
@@ -265,7 +274,7 @@ def _remembered(
         epochs: Iterable[int] = range(max(math.ceil(1 / min(1.0, share)) for share in shares))
         limit = None
     else:
-        epochs, limit = itertools.count(), -(-stage.samples // world)
+        epochs, limit = itertools.count(), -(-stage.samples // world) + ahead
     read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
     count = fill(cache, model, processor, itertools.islice(read, limit))
     logger.info("stage %s: features of %d pictures computed", stage.name, count)

@@ -232,6 +232,9 @@ def test_what_only_some_papers_do():
     lora = Lora(rank=512, alpha=256.0, dropout=0.05)
     assert adapted.pop("mg_llava_video_vicuna_7b") == [None, lora]
     assert not any(any(values) for values in adapted.values())
+    for name in PAPERS:
+        grouped = [stage.name for stage in get_recipe(name).stages if stage.group_by_length]
+        assert grouped == (["tuning"] if name.startswith("mg_llava") else [])
 
 
 @pytest.mark.parametrize("name", PAPERS)

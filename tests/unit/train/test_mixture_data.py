@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from parfocal.data import Sample
+from parfocal.data import Sample, Turn
 from parfocal.data.mixing import OpenMixture, open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
+from parfocal.dialects import GroundedText
 from parfocal.errors import ConfigError, DataError
+from parfocal.train.grouping import group, row_length
 from parfocal.train.mixture_data import (
     EndlessBatches,
     MixtureDataset,
@@ -243,6 +245,8 @@ def test_rank_and_world(monkeypatch: pytest.MonkeyPatch, plain: OpenMixture) -> 
     for words in ((plain, 0), (plain, 1, None, -1)):
         with pytest.raises(ConfigError, match="at least"):
             MixtureLoader(*words)
+    with pytest.raises(ConfigError, match="window -1 at least 0"):
+        MixtureLoader(plain, 1, window=-1)
 
 
 def test_workers_read_all_of_a_stream_of_datasets(folder: Path) -> None:
@@ -274,3 +278,126 @@ def test_a_mixture_that_gives_nothing_is_no_endless_loop(folder: Path) -> None:
     nothing = open_mixture(Mixture((source,)), {"none": lambda sample: iter(())})
     with pytest.raises(DataError, match="of the mixture gives this process no Sample"):
         next(iter(EndlessBatches(MixtureLoader(nothing, 2, ids))))
+
+
+# Windows of rows sorted by length
+
+LONG = sorted(f"w{row}" for row in range(31))
+
+
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenMixture]:
+    """Rows of 1 to 400 characters, every third without a picture; as they are, and expanded."""
+    root, rows = tmp_path_factory.mktemp("wordy"), []
+    for row, sample in enumerate(make_samples("w", 31)):
+        turns = (Turn("user", GroundedText.of("x" * (1 + row * 97 % 400))),)
+        images = () if row % 3 == 0 else sample.images
+        rows.append(Sample(sample.id, images, turns, meta=sample.meta))
+    write_rows(root, "w", rows)
+    source = MixtureSource("w", str(root / "w.jsonl"))
+    viewed = replace(source, views=("triple",))
+    return {
+        "rows": open_mixture(Mixture((source,), seed=4)),
+        "expanded": open_mixture(Mixture((viewed,), seed=4), {"triple": triple}),
+    }
+
+
+def windowed(mixture: OpenMixture, size: int = 2, workers: int = 0, window: int = 4, **rank):
+    return MixtureLoader(mixture, size, ids, workers, window=window, **rank)
+
+
+@pytest.mark.parametrize("kind", ["rows", "expanded"])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_windows_give_each_row_once(wordy, kind: str, world: int) -> None:
+    loaders = [windowed(wordy[kind], rank=rank, world=world) for rank in range(world)]
+    orders = []
+    for epoch in range(2):
+        batches = [list(loader) for loader in loaders]
+        found = flat(flat(own) for own in batches)
+        assert sorted(found) == sorted(sample.id for sample in wordy[kind].iterate(epoch))
+        assert all(len(batch) == 2 for own in batches for batch in own[:-1])
+        orders.append(batches)
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("kind", ["rows", "expanded"])
+def test_windows_are_the_same_for_any_number_of_workers(wordy, kind: str) -> None:
+    batches = [list(windowed(wordy[kind], workers=workers)) for workers in (0, 1, 2, 3)]
+    assert batches == [batches[0]] * 4
+
+
+def broken_off(mixture: OpenMixture, workers: int, stops: Sequence[int]) -> list[list[str]]:
+    """The batches of an epoch by programs that are each killed after so many of them."""
+    found, state = [], None
+    for stop in (*stops, 1000):
+        loader = windowed(mixture, workers=workers, **SECOND)
+        if state is not None:
+            loader.load_state_dict(state)
+        if loader.epoch:
+            break
+        found += islice(loader, stop)
+        state = json.loads(json.dumps(loader.state_dict()))
+        assert len(json.dumps(state["marks"])) < 40, "a state holds no Samples"
+    return found
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 9), max_size=4), st.sampled_from(["rows", "expanded"]))
+def test_windows_go_on_after_any_batch(wordy, stops: list[int], kind: str) -> None:
+    assert broken_off(wordy[kind], 0, stops) == list(windowed(wordy[kind], **SECOND))
+
+
+@pytest.mark.parametrize("stops", [(1, 2), (3, 1), (4,), (7,)])
+def test_windows_go_on_after_any_batch_with_workers(wordy, stops) -> None:
+    assert broken_off(wordy["rows"], 2, stops) == list(windowed(wordy["rows"], **SECOND))
+
+
+def test_windows_go_on_with_another_number_of_workers_only(wordy, plain) -> None:
+    first = windowed(wordy["rows"])
+    before = list(islice(first, 6))
+    state = first.state_dict()
+    second = windowed(wordy["rows"], workers=2)
+    second.load_state_dict(state)
+    assert [*before, *second] == list(windowed(wordy["rows"]))
+    for other in ({"size": 3}, {"window": 5}, {"window": 0}, {"rank": 0, "world": 2}):
+        with pytest.raises(ConfigError, match=r"sorted in windows.* resume with the same"):
+            windowed(wordy["rows"], **other).load_state_dict(state)
+    ordered = MixtureLoader(plain, 2, ids)
+    with pytest.raises(ConfigError, match="sorted in windows"):
+        windowed(plain).load_state_dict(ordered.state_dict())
+
+
+def padding(batches: Sequence[Sequence[Sample]]) -> float:
+    """Share of a batch's characters that are padding."""
+    lengths = [[row_length(sample)[1] for sample in batch] for batch in batches]
+    whole = sum(max(own) * len(own) for own in lengths)
+    return 1 - sum(map(sum, lengths)) / whole
+
+
+def test_padding_falls(wordy) -> None:
+    mixture = wordy["rows"]
+    shuffled = padding(list(MixtureLoader(mixture, 4)))
+    assert shuffled > 0.3
+    assert padding(list(MixtureLoader(mixture, 4, window=8))) < shuffled / 2
+
+
+def test_a_window_parts_pictures_from_words_and_shuffles_its_batches(wordy) -> None:
+    samples = list(wordy["rows"].iterate(0))
+    batches = group(samples, 3, (0, 0, 0))
+    kinds = [{len(sample.images) for sample in batch} for batch in batches]
+    assert sum(len(kind) > 1 for kind in kinds) <= 1
+    assert sorted(flat(map(ids, batches))) == LONG
+    lengths = [row_length(batch[0]) for batch in batches]
+    assert lengths[:-1] != sorted(lengths[:-1]) and len(batches[-1]) == 1
+    others = [group(samples, 3, (0, 0, window)) for window in (0, 1)]
+    assert others[0] == batches
+    assert sorted(map(ids, others[1])) == sorted(map(ids, batches)) and others[1] != batches
+
+
+def test_processes_have_long_batches_at_the_same_time(wordy) -> None:
+    orders = []
+    for rank in range(2):
+        loader = MixtureLoader(wordy["rows"], 2, window=7, rank=rank, world=2)
+        longest = [max(map(row_length, batch)) for batch in islice(loader, 7)]
+        orders.append([sorted(longest).index(length) for length in longest])
+    assert orders[0] == orders[1] != sorted(orders[0])

@@ -128,9 +128,9 @@ class CrashError(Exception):
     """What stands for a crash."""
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers):
-    stage = dataclasses.replace(TALK, samples=40)
+@pytest.mark.parametrize(("workers", "grouped"), [(0, False), (2, False), (2, True)])
+def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers, grouped):
+    stage = dataclasses.replace(TALK, samples=40, group_by_length=grouped)
     whole = train("whole", stage)
     original, calls = LanguageObjective.forward, []
 
@@ -182,6 +182,21 @@ def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatc
     monkeypatch.setattr(stages, "fill", lambda *args, **kwargs: 0)  # all is there
     monkeypatch.setattr(Sample, "open_image", None)
     assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
+
+
+def test_batches_of_similar_length_read_what_was_kept(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "WINDOW", 2)
+    stage = dataclasses.replace(TALK, samples=28, group_by_length=True)
+    plain = train("plain", stage)
+    assert gap(plain, train("cached", stage, features=str(tmp_path / "features"))) < 1e-5
+    assert gap(plain, train("shuffled", dataclasses.replace(TALK, samples=28))) > 1e-5
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_window_that_is_begun_is_kept_whole(train, tmp_path, monkeypatch, grouped):
+    monkeypatch.setattr(stages, "WINDOW", 3)
+    stage = dataclasses.replace(TALK, samples=4, group_by_length=grouped)
+    train("first", stage, features=str(tmp_path / "features"))
 
 
 def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples, tmp_path):

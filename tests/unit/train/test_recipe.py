@@ -98,6 +98,7 @@ def test_overrides_reach_into_what_is_nested(assignment, path, value):
         ("loss_mean=mean", r"loss_mean is 'mean'; choose one of \['process', 'step'\]"),
         ("stages.files.optim.warmup_steps=5", "give one of them"),
         ("stages.find.samples=0", "seeded scenes have no end"),
+        ("stages.find.group_by_length=true", "group_by_length and no mixture"),
     ],
 )
 def test_what_cannot_be_nested_is_refused(assignment, words):
