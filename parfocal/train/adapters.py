@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ def add_adapters(text: nn.Module, settings: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as err:
         raise ConfigError("adapters need PEFT: pip install 'parfocal[train]'.") from err
+    _check(text, settings.targets)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -48,26 +49,19 @@ def add_adapters(text: nn.Module, settings: Lora) -> None:
         raise ConfigError(
             f"lora.targets {list(settings.targets)} name no layer; there are {layers}."
         ) from err
-    _check(text)
 
 
-def _check(text: nn.Module) -> None:
-    """Refuse adapters that could not be merged into weights of their own.
-
-    Raises:
-        ConfigError: if one is on something else than a linear layer, or on the token table.
-    """
-    from peft.tuners.lora import LoraLayer
-
+def _check(text: nn.Module, targets: Sequence[str]) -> None:
+    """Refuse adapters that could not be merged into weights of their own."""
     table = text.get_input_embeddings().weight
     for name, part in text.named_modules():
-        if isinstance(part, LoraLayer):
-            base = part.get_base_layer()
-            if not isinstance(base, nn.Linear) or base.weight is table:
-                raise ConfigError(
-                    f"lora.targets name {name!r}, which is no linear layer with weights of its "
-                    "own; leave it out."
-                )
+        if not any(name == target or name.endswith(f".{target}") for target in targets):
+            continue
+        if not isinstance(part, nn.Linear) or part.weight is table:
+            raise ConfigError(
+                f"lora.targets name {name!r}, which is no linear layer with weights of its own; "
+                "leave it out."
+            )
 
 
 def merged(weights: Mapping[str, Tensor], settings: Lora) -> dict[str, Tensor]:

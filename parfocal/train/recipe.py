@@ -76,8 +76,7 @@ class Lora:
         rank: of each adapter.
         alpha: an adapter's product is multiplied by alpha / rank.
         dropout: of an adapter's input, in training.
-        targets: names of the linear layers, or of modules around them, that get adapters; of all
-            that are trainable in the stage when empty.
+        targets: names of the linear layers that get adapters; all but the head when empty.
 
     Source: Hu et al., 2022 (arXiv:2106.09685), section 4.
     """

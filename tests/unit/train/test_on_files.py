@@ -18,6 +18,7 @@ from parfocal.data.sample import Sample, Turn
 from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import GroundedText, get_dialect
 from parfocal.errors import CheckpointError, ConfigError, DataError
+from parfocal.models.presets import vary
 from parfocal.train import stages
 from parfocal.train.data import AnswerCollator
 from parfocal.train.feature_cache import FeatureCache, fill
@@ -208,7 +209,7 @@ def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples
     assert len(again) == 4
     other = FeatureCache(tmp_path, make_model(seed=1), with_candidates=True)
     assert len(other) == 0
-    model.config.vision.resize = "squash"
+    model.config = vary(model.config, {"vision": {"resize": "squash"}})
     assert len(FeatureCache(tmp_path, model, with_candidates=True)) == 0
     with pytest.raises(CheckpointError, match="lacks a picture"):
         other.read(["x"])
