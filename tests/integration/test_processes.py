@@ -11,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 
 from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import get_dialect
+from parfocal.errors import ConfigError
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.presets import vary
+from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import check_divisible
 
 pytestmark = pytest.mark.integration
 
@@ -44,20 +48,21 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
         rows.append(dataclasses.replace(sample, images=(image,)))
     write_jsonl(rows, data / "toy.jsonl")
 
-    def prepare(name: str, micro_batch: int = 0) -> Path:
+    def prepare(name: str) -> Path:
         out = tmp_path_factory.mktemp(name)
-        for part in toy_parts:
-            part.save_pretrained(out / "start")
+        config, processor = toy_parts
+        vary(config, {"regions": {"context": "none"}}).save_pretrained(out / "start")
+        processor.save_pretrained(out / "start")
         recipe = Recipe("toy", "tiny", (TALK,), seed=3, bf16=False)
         (out / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-        Runtime(data=str(data), micro_batch=micro_batch).save(out)
+        Runtime(data=str(data)).save(out)
         return out
 
     return prepare
 
 
-def launch(out: Path, processes: int, extra: dict[str, str] | None = None) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | (extra or {})
+def launch(out: Path, processes: int) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         environment.pop(name, None)
     command = [
@@ -87,16 +92,105 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
 
 
-def test_divided_weights_take_the_steps_of_whole_ones(prepared, single):
-    out = prepared("divided", micro_batch=1)
-    fsdp = {
-        "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_OFFLOAD_PARAMS": "false",
-    }  # fmt: skip
-    launch(out, 2, fsdp)
-    assert losses(out) == pytest.approx(losses(single), abs=1e-5)
-    one, two = (load_file(path / "talk" / "model.safetensors") for path in (single, out))
-    assert {name: value.shape for name, value in one.items()} == {
-        name: value.shape for name, value in two.items()
-    }
+# Accelerate divides weights beside accelerators only, so this is PyTorch's own way of doing it.
+DIVIDED = """
+import json, os, sys
+from pathlib import Path
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from safetensors.torch import load_file, save_file
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.data import AnswerCollator
+from parfocal.train.language import LanguageObjective
+from parfocal.train.mixture_data import EndlessBatches, MixtureLoader
+from parfocal.train.recipe import Recipe
+from parfocal.train.runtime import Runtime
+from parfocal.train.stages import open_stage
+from parfocal.train.trainer import check_divisible, freeze, load_divided, tied_names
+
+out, divided = Path(sys.argv[1]), sys.argv[2] == "divided"
+torch.distributed.init_process_group("gloo")
+rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+recipe = Recipe.from_json((out / "recipe.json").read_text())
+(stage,) = recipe.stages
+torch.manual_seed(recipe.seed)
+model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
+model.text.set_attn_implementation("eager")
+objective = LanguageObjective(model)
+freeze(objective, stage)
+check_divisible(objective, stage)
+opened = open_stage(recipe, stage, Runtime.of(out))
+collate = AnswerCollator(ParfocalProcessor.from_pretrained(out / "start"))
+micro = stage.batch_size // world
+batches = iter(EndlessBatches(MixtureLoader(opened, micro, collate, rank=rank, world=world)))
+if divided:
+    for name, part in objective.named_modules():
+        if type(part).__name__ in objective._no_split_modules:
+            fully_shard(part)
+    fully_shard(objective)
+trained = [value for value in objective.parameters() if value.requires_grad]
+optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
+losses = []
+for _ in range(20):
+    batch = next(batches)
+    whole = torch.tensor(objective.counts(batch)["answer"])
+    torch.distributed.all_reduce(whole)
+    loss = objective.train()(**batch, counts={"answer": float(whole) / world}).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    shown = loss.detach().clone()
+    torch.distributed.all_reduce(shown)
+    losses.append(float(shown) / world)
+options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+state = get_model_state_dict(objective, options=options)
+if rank == 0:
+    tied = {name for names in tied_names(objective) for name in names[1:]}
+    kept = {name: value.contiguous() for name, value in state.items() if name not in tied}
+    save_file(kept, str(out / "model.safetensors"))
+    (out / "losses.json").write_text(json.dumps(losses))
+torch.distributed.barrier()
+if divided:  # what was saved whole goes back into parts
+    with torch.no_grad():
+        for value in objective.parameters():
+            value.zero_()
+    load_divided(objective, str(out / "model.safetensors"))
+    again = get_model_state_dict(objective, options=options)
+    if rank == 0:
+        saved = load_file(out / "model.safetensors")
+        assert all(torch.equal(again[name], value) for name, value in saved.items())
+torch.distributed.destroy_process_group()
+"""
+
+
+def launch_script(out: Path, processes: int, kind: str) -> list[float]:
+    script = out / "divided.py"
+    script.write_text(DIVIDED, encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", str(script), str(out), kind,
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((out / "losses.json").read_text(encoding="utf-8"))
+
+
+def test_divided_weights_take_the_steps_of_whole_ones(prepared):
+    whole = launch_script(prepared("whole"), 1, "whole")
+    assert len(whole) == STEPS
+    assert launch_script(prepared("divided"), 2, "divided") == pytest.approx(whole, abs=1e-5)
+
+
+def test_what_cannot_be_divided_is_refused(toy_parts):
+    model = ParfocalForConditionalGeneration(vary(toy_parts[0], {"regions": {"context": "rank"}}))
+    with pytest.raises(ConfigError, match="single numbers cannot be divided"):
+        check_divisible(LanguageObjective(model), TALK)
+    with pytest.raises(ConfigError, match=r"eval_every.*; some rows of its tables are held"):
+        scored = dataclasses.replace(
+            TALK, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture, first_row=3
+        )
+        check_divisible(LanguageObjective(model), scored)
