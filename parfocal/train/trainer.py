@@ -104,7 +104,9 @@ class StageTrainer(Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
-        """Save the objective as safetensors; tied tables are written once."""
+        """Save the objective as safetensors, in the main process; tied tables are written once."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if state_dict is None:
