@@ -22,7 +22,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="A name ('mini', 'groma', ...) or a Python file with a RECIPE."
+            metavar="RECIPE",
+            help="A name ('mini', 'groma', ...), a Python file with a RECIPE, or 'ablate'.",
         ),
     ],
     assignments: Annotated[
@@ -104,10 +105,6 @@ def train(
     from parfocal import recipes
     from parfocal.train.runtime import Runtime
 
-    resolved = recipes.get_recipe(recipe, assignments or [])
-    if print_config:
-        sys.stdout.write(resolved.to_json() + "\n")
-        return
     given = {
         "data": str(data) if data else None,
         "micro_batch": micro_batch,
@@ -117,6 +114,15 @@ def train(
     before = Runtime.of(out) if resume else Runtime(trackers=_trackers())
     chosen = {name: value for name, value in given.items() if value is not None}
     runtime = replace(before, **chosen, stages=tuple(stage or ()))
+    if recipe == "ablate":
+        _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
+        shown = print_config, dry_run, as_json
+        _ablate(assignments or [], out, processes, resume, runtime, *shown)
+        return
+    resolved = recipes.get_recipe(recipe, assignments or [])
+    if print_config:
+        sys.stdout.write(resolved.to_json() + "\n")
+        return
     if dry_run:
         _show_plan(recipe, resolved, runtime, processes, tflops, as_json)
         return
@@ -130,6 +136,40 @@ def train(
 def _trackers() -> tuple[str, ...]:
     """TensorBoard, where it is installed."""
     return ("tensorboard",) if find_spec("tensorboard") else ()
+
+
+def _refuse(**options: object) -> None:
+    """Refuse options of recipes that an ablation cannot honour."""
+    from parfocal.errors import ConfigError
+
+    given = [f"--{name}" for name, value in options.items() if value]
+    if given:
+        raise ConfigError(f"ablate takes no {', '.join(given)}: its runs are laid out by itself.")
+
+
+def _ablate(
+    assignments: list[str],
+    out: Path,
+    processes: int | None,
+    resume: bool,
+    runtime: Runtime,
+    print_config: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run the papers' ablations at toy size, or say what they are."""
+    from parfocal.cli.train_plan import show_arms
+    from parfocal.recipes import ablation_run
+
+    if print_config:
+        show.print_json(ablation_run.describe(ablation_run.read_settings(assignments)))
+        return
+    if dry_run:
+        rows = ablation_run.plan_rows(ablation_run.read_settings(assignments))
+        show_arms(rows, as_json)
+        return
+    logging.getLogger("parfocal").setLevel(logging.INFO)
+    show.show_saved(ablation_run.run_ablation(assignments, out, processes, resume, runtime))
 
 
 def _show_plan(

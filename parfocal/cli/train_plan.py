@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parfocal.cli import show
 from parfocal.cli.common import console
@@ -46,6 +46,28 @@ def show_plan(found: Plan, as_json: bool = False) -> None:
         out.print(f"problem: {problem}", soft_wrap=True, markup=False)
     count = len(found.problems)
     out.print({0: "no problems", 1: "1 problem"}.get(count, f"{count} problems"))
+
+
+def show_arms(rows: Sequence[Mapping[str, Any]], as_json: bool = False) -> None:
+    """Print the runs of an ablation on stdout, one a row.
+
+    Args:
+        rows: from `parfocal.recipes.ablation_run.plan_rows`.
+        as_json: print them as they are.
+    """
+    if as_json:
+        show.print_json(list(rows))
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for name, value in rows[0].items():
+        table.add_column(name, justify="left" if isinstance(value, str) else "right", no_wrap=True)
+    for row in rows:
+        cells = (value if isinstance(value, str) else f"{value:,}" for value in row.values())
+        table.add_row(*cells)
+    console().print(table)
 
 
 def plan_table(found: Plan) -> Table:

@@ -86,19 +86,21 @@ def mini(budget: str = "full") -> Recipe:
 def mini_processor(config: ParfocalConfig) -> ParfocalProcessor:
     """Build the processor of a model like mini, with a tokenizer that knows all it can meet.
 
-    The tokenizer is learned from sentences that are always the same ones, so it is as well.
+    The tokenizer is learned from sentences that are always the same ones, so it is as well. It has
+    names of regions for dialects that point by them. Placeholders that the dialect has no token
+    for, and the model's regions need, are ids beyond the table.
 
     Args:
         config: of the model; its token ids and its vocabulary size do not matter.
     """
-    tokenizer = train_tokenizer(
-        _sentences(),
-        get_dialect(config.dialect),
-        TEMPLATE,
-        config.proposer.max_regions,
-        VOCAB_SIZE,
-    )
-    named = vary(config, {"token_ids": token_ids_of(tokenizer).to_dict()})
+    dialect, regions = get_dialect(config.dialect), config.regions
+    names = 0 if dialect.writes_boxes else config.proposer.max_regions
+    tokenizer = train_tokenizer(_sentences(), dialect, TEMPLATE, names, VOCAB_SIZE)
+    ids, beyond = token_ids_of(tokenizer).to_dict(), len(tokenizer)
+    for name, needed in (("region", regions.in_text), ("object", regions.kind == "crop")):
+        if needed and ids[name] < 0:
+            ids[name], beyond = beyond, beyond + 1
+    named = vary(config, {"token_ids": ids})
     with torch.device("meta"):
         shape = ParfocalForConditionalGeneration(config)
     return build_processor(tokenizer, named, TEMPLATE, shape.num_image_tokens)

@@ -29,7 +29,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import IGNORED, ParfocalProcessor
 from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, slot_tokens
-from parfocal.train.data import AnswerCollator, ConversationDataset
+from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
@@ -229,7 +229,7 @@ def _first_samples(
         found.to_fetch.append("the art of the seeded scenes (16 MB)")
         return []
     scenes = SceneReader("train", MEASURED, recipe.sides)
-    asked = ConversationDataset(scenes, processor.dialect, recipe.seed)
+    asked = conversations(scenes, processor, recipe.seed)
     return [asked[index] for index in range(len(asked))]
 
 

@@ -24,6 +24,7 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
+from parfocal.data.scenes.object_turns import show_objects
 from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_turns
 from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef
@@ -35,6 +36,8 @@ from parfocal.train.augment import DetectionAugment, augment, learnable
 from parfocal.train.feature_cache import FeatureCache, picture_keys
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
+
+OBJECT_QUESTIONS = 2  # of a scene, for models that read object images
 
 ANY = ""
 GROMA_HEADS: Mapping[str, str] = {Sa1bReader.source: "sa1b", ANY: "coco"}
@@ -184,17 +187,30 @@ class ConversationDataset(Dataset[Sample]):
         dialect: whose canonical questions are mixed in.
         seed: of the questions.
         first: index of the first scene, so that stages need not see the same ones.
+        objects: how many of a scene's questions show object images instead.
     """
 
-    def __init__(self, reader: SceneReader, dialect: Dialect, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, reader: SceneReader, dialect: Dialect, seed: int, first: int = 0, objects: int = 0
+    ) -> None:
         self.reader, self.dialect, self.seed, self.first = reader, dialect, seed, first
+        self.objects = objects
 
     def __len__(self) -> int:
         return len(self.reader) - self.first
 
     def __getitem__(self, index: int) -> Sample:
         generator = np.random.default_rng((self.seed, self.first + index))
-        return with_turns(self.reader[self.first + index], self.dialect, generator)
+        sample = with_turns(self.reader[self.first + index], self.dialect, generator)
+        return show_objects(sample, generator, self.objects) if self.objects else sample
+
+
+def conversations(
+    reader: SceneReader, processor: ParfocalProcessor, seed: int, first: int = 0
+) -> ConversationDataset:
+    """Ask about scenes what a model can read: object images as well, where it reads them."""
+    objects = OBJECT_QUESTIONS if processor.settings.num_object_tokens else 0
+    return ConversationDataset(reader, processor.dialect, seed, first, objects)
 
 
 @dataclass

@@ -68,9 +68,8 @@ class LanguageObjective(nn.Module):
         region_weight: how much the name of a region counts in an answer; other tokens count 1. Few
             tokens of an answer point, most only have to be well-formed.
         offer_ground_boxes: let the boxes of answers join the proposals (Groma, section 3.4).
+        alignment_weight: how much the terms that align count beside answers.
     """
-
-    alignment_weight = 0.5
 
     def __init__(
         self,
@@ -79,9 +78,11 @@ class LanguageObjective(nn.Module):
         comparisons: Sequence[Sequence[Sequence[int]]] = (),
         region_weight: float = 1.0,
         offer_ground_boxes: bool = False,
+        alignment_weight: float = 0.5,
     ) -> None:
         super().__init__()
         self.model, self.region_weight = model, region_weight
+        self.alignment_weight = alignment_weight
         self.offer_ground_boxes = offer_ground_boxes
         self.aligns = bool(names)
         # what FSDP keeps in one piece

@@ -124,6 +124,8 @@ class Stage:
             last one when empty.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
+        alignment_weight: how much keeping the vectors of regions close to words counts beside
+            answers, on seeded scenes; 0: not at all, as for models whose text holds no regions.
         start_share: share of the stage's first weights in those that it leaves. A mean of both ends
             of a fine-tuning often is better than either (Wortsman et al., 2022, "Robust fine-tuning
             of zero-shot models").
@@ -150,6 +152,7 @@ class Stage:
     eval_mixture: Mixture | None = None
     best: str = ""
     region_loss_weight: float = 1.0
+    alignment_weight: float = 0.5
     start_share: float = 0.0
     keep: int = 1
 
@@ -199,6 +202,10 @@ class Stage:
         _require(
             self.mixture is not None or not self.group_by_length,
             f"{where} has group_by_length and no mixture: seeded scenes come in their own order.",
+        )
+        _require(
+            self.alignment_weight >= 0,
+            f"{where} has alignment_weight {self.alignment_weight}, must be 0 or more.",
         )
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
         _require(

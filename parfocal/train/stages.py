@@ -27,6 +27,7 @@ from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.turns import words_for
+from parfocal.errors import ConfigError
 from parfocal.images import image_digest
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
@@ -35,10 +36,10 @@ from parfocal.train.callbacks import JsonLog, Validation
 from parfocal.train.data import (
     AnswerCollator,
     ConversationCollator,
-    ConversationDataset,
     DetectionCollator,
     ObjectCollator,
     SceneDataset,
+    conversations,
     score_heads_of,
 )
 from parfocal.train.detection import DetectionObjective
@@ -180,7 +181,7 @@ def validation_rows(
         reader = SceneReader("validation", stage.eval_samples, (256,))
         if stage.objective == "detection":
             return reader
-        return ConversationDataset(reader, processor.dialect, recipe.seed)
+        return conversations(reader, processor, recipe.seed)
     if stage.eval_mixture is None:
         return None
     mixture = stage.eval_mixture.under(runtime.data)
@@ -211,8 +212,10 @@ def _on_scenes(
     if stage.objective == "detection":
         find = DetectionObjective(model, len(KINDS))
         return find, SceneDataset(reader, first), ObjectCollator(processor)
-    dataset = ConversationDataset(reader, processor.dialect, recipe.seed, first)
-    answer = build_language_objective(model, processor, stage.region_loss_weight)
+    dataset = conversations(reader, processor, recipe.seed, first)
+    answer = build_language_objective(
+        model, processor, stage.region_loss_weight, stage.alignment_weight
+    )
     return answer, dataset, ConversationCollator(processor)
 
 
@@ -288,8 +291,21 @@ def build_language_objective(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
     region_weight: float = 1.0,
+    alignment_weight: float = 0.5,
 ) -> LanguageObjective:
-    """Build the objective of scenes: it knows every kind's name and every comparison's words."""
+    """Build the objective of scenes: it knows every kind's name and every comparison's words.
+
+    Raises:
+        ConfigError: if regions are to be aligned with words and the model's text holds none.
+    """
+    if not alignment_weight:
+        return LanguageObjective(model, region_weight=region_weight)
+    if not model.config.regions.in_text:
+        raise ConfigError(
+            f"alignment_weight is {alignment_weight}, but with regions.kind "
+            f"{model.config.regions.kind!r} and regions.merge {model.config.regions.merge!r} no "
+            "region stands in the text; set the stage's alignment_weight to 0."
+        )
 
     def tokens(words: str) -> list[int]:
         ids: list[int] = processor.tokenizer.encode(f" {words}", add_special_tokens=False)
@@ -297,4 +313,6 @@ def build_language_objective(
 
     names = [tokens(kind.name) for kind in KINDS]
     comparisons = [[tokens(word) for word in words_for(relation)] for relation in COMPARISONS]
-    return LanguageObjective(model, names, comparisons, region_weight)
+    return LanguageObjective(
+        model, names, comparisons, region_weight, alignment_weight=alignment_weight
+    )

@@ -84,7 +84,10 @@ def _read(
     tensors, prefix = _open(folder), "" if part == WHOLE else f"{part}."
     is_ours = any(name.startswith(prefix) if prefix else name in own for name in tensors)
     if part == "text":
-        return extended_text(tensors.under(prefix) if is_ours else tensors, config, own).state
+        text = tensors
+        if is_ours:
+            text = _with_table(tensors.under(prefix), config.tie_word_embeddings)
+        return extended_text(text, config, own).state
     if is_ours:
         found = tensors.under(prefix).renamed(prefix)
         rules = KeyMap("parfocal", (Rename("**", "**"),))
@@ -116,6 +119,15 @@ def _open(folder: Path) -> Tensors:
     refuse_gaps(folder, report)
     state = loaded.state_dict()
     return Tensors({name: partial(state.__getitem__, name) for name in state}, str(folder))
+
+
+def _with_table(text: Tensors, tied: bool) -> Tensors:
+    """Give a language model its token table, which files of a stage hold as the tied head alone."""
+    table, head = "model.embed_tokens.weight", "lm_head.weight"
+    if not tied or table in text or head not in text:
+        return text
+    readers = {name: partial(text.__getitem__, name) for name in text}
+    return Tensors({**readers, table: readers[head]}, text.origin)
 
 
 def _untied(

@@ -120,6 +120,15 @@ class TestGrownTables:
         assert torch.equal(table[:-7], text.model.embed_tokens.weight)
         torch.testing.assert_close(table[-7:].detach(), table[:-7].detach().mean(0).expand(7, -1))
 
+    def test_a_stage_leaves_a_tied_table_under_one_name(self, dense, tmp_path):
+        save_model(dense, str(tmp_path / "model.safetensors"))
+        assert "text.model.embed_tokens.weight" not in load_file(tmp_path / "model.safetensors")
+        model = copy.deepcopy(dense)
+        torch.nn.init.zeros_(model.text.model.embed_tokens.weight)
+        load_parts(model, {"text": str(tmp_path)})
+        assert_filled(model.state_dict(), "text", dense.text.state_dict())
+        assert model.text.lm_head.weight is model.text.model.embed_tokens.weight
+
     def test_a_table_does_not_shrink(self, groma, tmp_path):
         language_model(groma, tmp_path, fewer=-1)
         with pytest.raises(CheckpointError, match=r"misshapen text\.model\.embed_tokens\.weight"):

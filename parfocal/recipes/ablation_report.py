@@ -1,0 +1,153 @@
+"""The table of an ablation beside what the papers say, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parfocal.recipes.ablation import BUDGETS, Comparison
+from parfocal.recipes.ablation_score import METRICS, Spread, ranking
+from parfocal.train.record import run_record
+
+SCHEMA = "parfocal.ablation/1"
+
+Entries = Sequence[Mapping[str, Any]]  # one a seed: scores, parameters, trained, ..._seconds
+
+
+def write_report(
+    out: Path,
+    comparisons: Mapping[str, Comparison],
+    budget: str,
+    scored: Mapping[str, Mapping[str, Entries]],
+    command: str,
+) -> None:
+    """Write OUT/ablation.json and OUT/ablation.md.
+
+    Args:
+        out: the folder.
+        comparisons: what was asked.
+        budget: key of `parfocal.recipes.ablation.BUDGETS`.
+        scored: comparison -> arm -> what was found so far, an entry a seed.
+        command: that made it.
+    """
+    report = build_report(comparisons, budget, scored, command)
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    (out / "ablation.json").write_text(text, encoding="utf-8")
+    (out / "ablation.md").write_text(render(report), encoding="utf-8")
+
+
+def build_report(
+    comparisons: Mapping[str, Comparison],
+    budget: str,
+    scored: Mapping[str, Mapping[str, Entries]],
+    command: str,
+) -> dict[str, Any]:
+    """Return the report as plain JSON values; the arguments are those of `write_report`."""
+    found = {
+        name: _comparison(item, {arm: rows for arm, rows in scored[name].items() if rows})
+        for name, item in comparisons.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "budget": {"name": budget, **dataclasses.asdict(BUDGETS[budget])},
+        "hours": round(sum(item["hours"] for item in found.values()), 3),
+        "made_with": run_record({}),
+        "metrics": dict(METRICS),
+        "comparisons": found,
+    }
+
+
+def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, Any]:
+    spreads = {arm: _spreads(rows) for arm, rows in scored.items()}
+    orders = {
+        metric: ranking({arm: found[metric] for arm, found in spreads.items() if metric in found})
+        for metric in item.metrics
+    }
+    seconds = [
+        row["train_seconds"] + row["score_seconds"] for rows in scored.values() for row in rows
+    ]
+    return {
+        "question": item.question,
+        "papers": {"direction": item.direction, "source": item.source},
+        "deviates": item.deviates,
+        "here": orders,
+        "hours": round(sum(seconds) / 3600, 3),
+        "arms": {
+            arm: {
+                "seeds": [row["seed"] for row in rows],
+                "parameters": rows[0]["parameters"],
+                "trained": rows[0]["trained"],
+                "minutes": round(sum(row["train_seconds"] for row in rows) / len(rows) / 60, 2),
+                "scores": {name: dataclasses.asdict(found) for name, found in spreads[arm].items()},
+            }
+            for arm, rows in scored.items()
+        },
+    }
+
+
+def _spreads(rows: Entries) -> dict[str, Spread]:
+    """Every score over the seeds that have it."""
+    values = {
+        name: [row["scores"][name] for row in rows if name in row["scores"]] for name in METRICS
+    }
+    return {name: Spread.of(found) for name, found in values.items() if found}
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Write a report of `build_report` as Markdown: a summary, then a table a comparison."""
+    comparisons = report["comparisons"]
+    lines = ["# Ablations at small scale", "", *_made(report), ""]
+    lines += ["| comparison | metric | papers | here |", "|---|---|---|---|"]
+    for name, item in comparisons.items():
+        metric = next(iter(item["here"]))
+        here = item["here"][metric] or "-"
+        lines.append(f"| {name} | {metric} | {item['papers']['direction']} | {here} |")
+    lines += ["", "`~`: the means differ by no more than the larger of the two sds."]
+    for name, item in comparisons.items():
+        lines += ["", f"## {name}", "", item["question"], "", *_table(item), ""]
+        lines.append(f"- papers: {item['papers']['direction']} ({item['papers']['source']})")
+        lines += [f"- here, by {metric}: {order or '-'}" for metric, order in item["here"].items()]
+        lines.append(f"- not as in the papers: {item['deviates']}")
+    lines += ["", "## Metrics", ""]
+    lines += [f"- `{name}`: {words}, percent" for name, words in report["metrics"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _made(report: Mapping[str, Any]) -> list[str]:
+    """Say how the numbers came about."""
+    made, budget = report["made_with"], report["budget"]
+    versions = ", ".join(f"{name} {value}" for name, value in made["libraries"].items() if value)
+    code = made["code"]
+    state = "-" if code is None else code["commit"] + (", changed" if code["changed"] else "")
+    arms = [arm for item in report["comparisons"].values() for arm in item["arms"].values()]
+    seeds = sorted({seed for arm in arms for seed in arm["seeds"]})
+    return [
+        f"- command: `{report['command']}`",
+        f"- budget `{budget['name']}`: {budget['language']:,} pictures an arm in steps of "
+        f"{budget['language_batch']}, after {budget['perception']:,} for each shared tower; scored "
+        f"on {budget['scenes']} validation scenes",
+        f"- seeds: {', '.join(map(str, seeds)) or '-'}; mean +- sd over them (n - 1)",
+        f"- hours of all arms, training and scoring, without the shared runs: {report['hours']}",
+        f"- code: {state}",
+        f"- Python {made['python']}, {versions}; {made['platform']}",
+    ]
+
+
+def _table(item: Mapping[str, Any]) -> list[str]:
+    """One row an arm."""
+    metrics = list(item["here"])
+    columns = ["arm", *metrics, "parameters", "trained", "minutes", "seeds"]
+    lines = [f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
+    for arm, found in item["arms"].items():
+        cells = [
+            str(Spread(**found["scores"][name])) if name in found["scores"] else "-"
+            for name in metrics
+        ]
+        counts = [f"{found[name]:,}" for name in ("parameters", "trained")]
+        cells += [*counts, f"{found['minutes']:.1f}", str(len(found["seeds"]))]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return lines

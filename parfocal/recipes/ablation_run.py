@@ -1,0 +1,277 @@
+"""Run the comparisons of `parfocal.recipes.ablation`: one folder, gone on with after any stop.
+
+- OUT/shared/RUN/seed-N/: runs that arms take parts of
+- OUT/COMPARISON/ARM/seed-N/: an ordinary run; `scores.json` when it is trained and scored
+- OUT/ablation.json, OUT/ablation.md: the table, written anew after every arm
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.predict.loading import load
+from parfocal.recipes import RecipeEntry, parts_of
+from parfocal.recipes.ablation import (
+    BUDGETS,
+    COMPARISONS,
+    Arm,
+    Comparison,
+    arm_recipe,
+    shared_folder,
+    shared_recipe,
+    shared_runs,
+)
+from parfocal.recipes.ablation_report import write_report
+from parfocal.recipes.ablation_score import score_arm
+from parfocal.recipes.mini import mini, mini_processor
+from parfocal.train.recipe import Recipe
+from parfocal.train.record import differences
+from parfocal.train.run import finished, start_run
+from parfocal.train.runtime import Runtime
+from parfocal.train.trainer import freeze, trainable_counts
+
+logger = logging.getLogger(__name__)
+
+SCORES = "scores.json"
+ENTRY = RecipeEntry(mini, processor=mini_processor)  # whatever the arm, mini's words
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compare, how thoroughly.
+
+    Attributes:
+        budget: key of `BUDGETS`.
+        seeds: number of them, from 0.
+        only: keys of `COMPARISONS`; all when empty.
+    """
+
+    budget: str = "small"
+    seeds: int = 3
+    only: tuple[str, ...] = ()
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Those that are chosen."""
+        return {name: COMPARISONS[name] for name in COMPARISONS if name in (self.only or (name,))}
+
+    def arms(self) -> Iterator[tuple[str, str, Arm]]:
+        """Yield the names of comparison and arm, and the arm."""
+        for name, comparison in self.comparisons.items():
+            for arm, value in comparison.arms.items():
+                yield name, arm, value
+
+
+def read_settings(assignments: Sequence[str]) -> Settings:
+    """Read `budget=NAME`, `seeds=N` and `only=COMPARISON,COMPARISON`.
+
+    Raises:
+        ConfigError: for another name, or a value that there is not; the message lists what there
+            is.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, separator, value = (word.strip() for word in assignment.partition("="))
+        if not separator or name not in ("budget", "seeds", "only"):
+            raise ConfigError(
+                f"ablate: {assignment!r} is no setting; there are budget=NAME, seeds=N and "
+                "only=COMPARISON,COMPARISON."
+            )
+        if name == "seeds":
+            if not value.isdigit() or int(value) < 1:
+                raise ConfigError(f"ablate: seeds is {value!r}, must be a number from 1.")
+            values[name] = int(value)
+        elif name == "budget":
+            values[name] = _known("budget", value, BUDGETS)
+        else:
+            chosen = [_known("comparison", word.strip(), COMPARISONS) for word in value.split(",")]
+            values[name] = tuple(chosen)
+    return Settings(**values)
+
+
+def _known(what: str, name: str, table: Mapping[str, Any]) -> str:
+    if name not in table:
+        raise ConfigError(f"ablate: there is no {what} {name!r}; choose from {list(table)}.")
+    return name
+
+
+def run_ablation(
+    assignments: Sequence[str] = (),
+    out: Path = Path("out"),
+    processes: int | None = None,
+    resume: bool = False,
+    runtime: Runtime | None = None,
+) -> Path:
+    """Train and score every arm for every seed; returns the file with the table.
+
+    Args:
+        assignments: as `read_settings` takes them.
+        out: folder of all runs.
+        processes: data-parallel processes; chosen by the machine when None.
+        resume: go on with what is in `out`: what is done is left as it is.
+        runtime: sizes and trackers of the machine.
+
+    Raises:
+        ConfigError: for an unknown setting; if `out` holds runs and `resume` is off, or runs of
+            other recipes.
+    """
+    settings = read_settings(assignments)
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise ConfigError(
+            f"{out} is not empty; add --resume to go on with the ablation there, or choose "
+            "another folder."
+        )
+    chosen = (word for item in assignments for word in ("--set", item))
+    command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
+    for seed in range(settings.seeds):
+        for run in shared_runs(settings.comparisons):
+            recipe = shared_recipe(run, seed, settings.budget, out)
+            _train(recipe, shared_folder(out, run, seed), processes, runtime)
+        for name, arm, value in settings.arms():
+            folder = arm_folder(out, name, arm, seed)
+            recipe = arm_recipe(f"ablate-{name}-{arm}", value, seed, settings.budget, out)
+            _train_and_score(recipe, folder, processes, runtime)
+            write_report(out, settings.comparisons, settings.budget, found(settings, out), command)
+    return out / "ablation.md"
+
+
+def arm_folder(out: Path, comparison: str, arm: str, seed: int) -> Path:
+    """Where an arm is."""
+    return out / comparison / arm / f"seed-{seed}"
+
+
+def found(settings: Settings, out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Read what is scored so far: comparison -> arm -> one entry a seed."""
+    scored: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, arm, _ in settings.arms():
+        files = [arm_folder(out, name, arm, seed) / SCORES for seed in range(settings.seeds)]
+        done = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+        scored.setdefault(name, {})[arm] = done
+    return scored
+
+
+def _train(
+    recipe: Recipe, folder: Path, processes: int | None, runtime: Runtime | None
+) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """Train a recipe, unless that is done; returns the config and processor of its model."""
+    parts = parts_of(recipe, ENTRY)
+    if finished(recipe, folder) and (folder / "model" / "config.json").exists():
+        _require_same(recipe, folder)
+        return parts
+    logger.info("%s, seed %d", recipe.name, recipe.seed)
+    begun = (folder / "recipe.json").exists()
+    start_run(recipe, *parts, folder, processes, resume=begun, runtime=runtime)
+    return parts
+
+
+def _train_and_score(
+    recipe: Recipe, folder: Path, processes: int | None, runtime: Runtime | None
+) -> None:
+    if (folder / SCORES).exists():
+        _require_same(recipe, folder)
+        return
+    started = time.perf_counter()
+    config, _ = _train(recipe, folder, processes, runtime)
+    trained = time.perf_counter()
+    scores = score_arm(load(str(folder / "model")), BUDGETS[recipe.budget].scenes)
+    total, trainable = parameters(recipe, config)
+    entry = {
+        "seed": recipe.seed,
+        "scores": scores,
+        "parameters": total,
+        "trained": trainable,
+        "train_seconds": round(trained - started, 1),
+        "score_seconds": round(time.perf_counter() - trained, 1),
+    }
+    logger.info("%s, seed %d: %s", recipe.name, recipe.seed, scores)
+    part = folder / f"{SCORES}.part"
+    part.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / SCORES)
+
+
+def _require_same(recipe: Recipe, folder: Path) -> None:
+    """Refuse to build on what another recipe left."""
+    before = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    changed = list(differences(before, json.loads(recipe.to_json())))
+    if changed:
+        raise ConfigError(
+            f"{folder} is of another recipe: {'; '.join(changed)}. Go on with the settings it was "
+            "made with, or choose another folder."
+        )
+
+
+def parameters(recipe: Recipe, config: ParfocalConfig) -> tuple[int, int]:
+    """How many parameters the model has, and how many of them train in the recipe's stage."""
+    with torch.device("meta"):
+        model = ParfocalForConditionalGeneration(config)
+    freeze(_Owner(model), recipe.stages[0])
+    trained, frozen = trainable_counts(model)
+    return trained + frozen, trained
+
+
+class _Owner(torch.nn.Module):
+    """What `freeze` takes: something that has a model."""
+
+    def __init__(self, model: ParfocalForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+
+
+def plan_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Return what every run would be, shared ones first: parameters, pictures, steps, seeds."""
+    out = Path()
+    runs = [
+        ("shared", run, shared_recipe(run, 0, settings.budget, out))
+        for run in shared_runs(settings.comparisons)
+    ]
+    runs += [
+        (name, arm, arm_recipe(f"ablate-{name}-{arm}", value, 0, settings.budget, out))
+        for name, arm, value in settings.arms()
+    ]
+    rows = []
+    for name, arm, recipe in runs:
+        (stage,) = recipe.stages
+        total, trained = parameters(recipe, parts_of(recipe, ENTRY)[0])
+        rows.append(
+            {
+                "run": f"{name}/{arm}", "parameters": total, "trained": trained,
+                "pictures": stage.samples, "steps": stage.steps,
+                "seeds": settings.seeds,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return the settings and the comparisons as plain JSON values."""
+    comparisons = {
+        name: {
+            "question": item.question,
+            "arms": {
+                arm: {
+                    "model": value.model, "second_tower": value.detail,
+                    "trainable": value.trainable, "alignment_weight": value.alignment_weight,
+                    "weights": value.weights,
+                }
+                for arm, value in item.arms.items()
+            },
+            "metrics": item.metrics,
+            "papers": {"direction": item.direction, "source": item.source},
+            "deviates": item.deviates,
+        }
+        for name, item in settings.comparisons.items()
+    }  # fmt: skip
+    return {"budget": settings.budget, "seeds": settings.seeds, "comparisons": comparisons}
