@@ -118,6 +118,24 @@ class StageTrainer(Trainer):
             once = {name: state_dict[name] for name in owners.values()}
             save_file(once, str(folder / "model.safetensors"))
 
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train the rest of the stage.
+
+        Args:
+            checkpoint: to go on from, None for the start.
+
+        Raises:
+            TrainingError: if the data end before the steps do.
+        """
+        with held_rows(self.model.model, self.stage.first_row):
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if self.state.global_step < self.stage.steps:
+            raise TrainingError(
+                f"stage {self.stage.name!r} ended after {self.state.global_step} of "
+                f"{self.stage.steps} steps: its data hold fewer Samples than one step takes. Use "
+                "more of them, or a smaller batch."
+            )
+
     def model_weights(self) -> dict[str, Tensor]:
         """The model's weights by name, adapters merged; in the main process, nothing in others."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
@@ -342,14 +360,8 @@ def run_stage(
         check_divisible(objective, stage)
     if checkpoint is not None and step_of(checkpoint) >= stage.steps:
         load_model(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
-        return trainer.model_weights()
-    with held_rows(objective.model, stage.first_row):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if trainer.state.global_step < stage.steps:
-        raise TrainingError(
-            f"stage {stage.name!r} ended after {trainer.state.global_step} of {stage.steps} steps: "
-            "its data hold fewer Samples than one step takes. Use more of them, or a smaller batch."
-        )
+    else:
+        trainer.go_on(checkpoint)
     chosen = best(out) if stage.best else None
     if chosen is not None:
         logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)
