@@ -91,7 +91,7 @@ def sample_of(conversation: list[dict[str, str]], picture: bool) -> Sample:
 
 def packed(processor: ParfocalProcessor, sample: Sample) -> tuple[list[int], list[int]]:
     """The ids and labels of one conversation in the official form."""
-    batch = processor.pack([sample], [Warp.to_unit(FRAME)])
+    batch = processor.pack([sample], [Warp.to_unit(FRAME)] * len(sample.images))
     assert set(batch.turn[0].tolist()) == {0, 1}  # each turn sees the earlier ones
     ids, labels = batch.input_ids[0].tolist(), batch.labels[0].tolist()
     return folded(processor, ids, ids), folded(processor, labels, ids)
