@@ -48,9 +48,9 @@ from parfocal.train.costs import Row, meta_model, row_flops
 from parfocal.train.data import AnswerCollator
 from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
+from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Lora, Stage
 from parfocal.train.runtime import attention
-from parfocal.train.trainer import freeze
 
 BATCH = 8
 TALK = get_recipe("mini").stages[1]

@@ -37,11 +37,11 @@ from parfocal.recipes.ablation import (
 from parfocal.recipes.ablation_report import write_report
 from parfocal.recipes.ablation_score import score_arm
 from parfocal.recipes.mini import mini, mini_processor
+from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.recipe import Recipe
 from parfocal.train.record import differences
 from parfocal.train.run import finished, start_run
 from parfocal.train.runtime import Runtime
-from parfocal.train.trainer import freeze, trainable_counts
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,11 @@ from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.language import LanguageObjective
+from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage
-from parfocal.train.trainer import divide, freeze
+from parfocal.train.trainer import divide
 from parfocal.train.weights import WHOLE
 
 ROWS = 3  # of each source, whose pictures are opened

@@ -221,11 +221,13 @@ class AnswerCollator:
         processor: of the model.
         max_length: text tokens of a row, see `Stage`.
         cache: where the features of pictures are, so that these are not opened; None opens them.
+        seed: of the run; with what a Sample is, it decides which slots its regions get.
     """
 
     processor: ParfocalProcessor
     max_length: int = 0
     cache: FeatureCache | None = None
+    seed: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective.
@@ -247,7 +249,7 @@ class AnswerCollator:
             "pixel_values": self._pictures(samples),
             "text": text,
             "pictures": [num_pictures(sample) for sample in samples],
-            "seeds": [crc32(sample.id.encode()) for sample in samples],
+            "seeds": [seed_of(sample, self.seed) for sample in samples],
         }
 
     def _pictures(self, samples: Sequence[Sample]) -> list[torch.Tensor] | Perception:
@@ -276,6 +278,11 @@ def _check_pictures(sample: Sample, shown: int) -> None:
             "further ones as frames of a video (each with its video_frame), or as the object "
             "images that questions show."
         )
+
+
+def seed_of(sample: Sample, seed: int) -> int:
+    """A seed for what is drawn for a Sample, whatever is beside it."""
+    return crc32(f"{seed} {sample.source} {sample.id}".encode())
 
 
 def _shown(text: GroundedText) -> int:

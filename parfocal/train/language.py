@@ -320,8 +320,9 @@ def scatter_slots(
         regions: from `select_regions`, without features.
         num_user: int[B], user boxes of each row, which keep their slots.
         generator: on the CPU; decides the places. One of each row, or one of all.
-        keep_order: spread the proposals out without changing their order, in every second row; the
-            others stay as they are when pictures are asked about.
+        keep_order: spread the proposals out without changing their order, in every second row, or
+            if the row's own generator says so; the others stay as they are when pictures are asked
+            about.
     """
     order = []
     for row in range(regions.mask.shape[0]):
@@ -331,7 +332,9 @@ def scatter_slots(
         if keep_order:
             live = int(regions.mask[row].sum()) - first
             increasing = places[:live].sort().values
-            places = torch.cat((increasing, places[live:])) if row % 2 else places.sort().values
+            one = drawn is generator  # of all rows
+            spread = row % 2 if one else int(torch.randint(2, (), generator=drawn))
+            places = torch.cat((increasing, places[live:])) if spread else places.sort().values
         order.append(torch.cat((torch.arange(first), first + places.argsort())))
     index = torch.stack(order).to(regions.mask.device)
     boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))

@@ -243,7 +243,7 @@ def _on_mixture(
             folder = Path(runtime.features)
             ahead = window * micro  # rows of the last window may come before earlier ones
             cache = _remembered(model, processor, recipe, stage, opened, folder, ahead)
-        collate = AnswerCollator(processor, stage.max_length, cache)
+        collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed)
         objective = LanguageObjective(
             model,
             region_weight=stage.region_loss_weight,

@@ -21,9 +21,9 @@ from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.train.language import LanguageObjective
+from parfocal.train.parameters import check_divisible
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.runtime import Runtime
-from parfocal.train.trainer import check_divisible
 
 pytestmark = pytest.mark.integration
 
@@ -109,7 +109,7 @@ from parfocal.train.mixture_data import EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage
-from parfocal.train.trainer import check_divisible, freeze, load_divided, tied_names
+from parfocal.train.parameters import check_divisible, freeze, load_divided, tied_names
 
 out, divided = Path(sys.argv[1]), sys.argv[2] == "divided"
 torch.distributed.init_process_group("gloo")

@@ -26,8 +26,8 @@ from parfocal.models.templates import QWEN2_5_CHAT, VICUNA
 from parfocal.recipes import RECIPES, get_recipe, parts_of, run_recipe
 from parfocal.recipes.mini import mini_processor
 from parfocal.train.data import ConversationCollator, ConversationDataset
+from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.recipe import Lora, Recipe, Stage
-from parfocal.train.trainer import freeze, trainable_counts
 from tests.unit.tiny_folders import byte_tokenizer
 
 REPO = Path(__file__).parents[2]

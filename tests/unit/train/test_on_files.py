@@ -237,9 +237,11 @@ def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
         AnswerCollator(processor)([twice])
 
 
-def test_slots_of_a_sample_do_not_depend_on_its_neighbours(make_model, processor, toy_talk):
-    objective = LanguageObjective(make_model()).eval()
-    collate = AnswerCollator(processor)
+@pytest.mark.parametrize("order", ["score", "left_to_right"])
+def test_slots_of_a_sample_do_not_depend_on_its_neighbours(make_model, processor, toy_talk, order):
+    model = make_model()
+    model.config = vary(model.config, {"proposer": {"order": order}})
+    objective, collate = LanguageObjective(model).eval(), AnswerCollator(processor)
     whole, alone = collate(toy_talk), [collate([sample]) for sample in toy_talk]
     counts = objective.counts(whole)
     assert sum(objective.counts(one)["answer"] for one in alone) == counts["answer"]

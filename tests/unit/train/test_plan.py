@@ -21,10 +21,10 @@ from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, meta_model, process_memory, row_flops
 from parfocal.train.data import AnswerCollator
 from parfocal.train.language import LanguageObjective
+from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.plan import Plan, plan
 from parfocal.train.recipe import Lora, Recipe, Stage
 from parfocal.train.runtime import Runtime
-from parfocal.train.trainer import freeze, trainable_counts
 
 SOURCE = MixtureSource("toy", "toy.jsonl", images="pictures")
 TALK = Stage(

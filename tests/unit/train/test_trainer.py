@@ -21,9 +21,10 @@ from parfocal.train.data import (
     SceneDataset,
 )
 from parfocal.train.detection import DetectionObjective
+from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.stages import build_language_objective
-from parfocal.train.trainer import StageTrainer, freeze, run_stage
+from parfocal.train.trainer import StageTrainer, run_stage
 
 FIND = Stage(
     "find", "detection", ("proposer", "regions.pool"), samples=6, batch_size=2,

@@ -1,0 +1,98 @@
+"""The parameters of an objective: which of them train, and whether and how they can be divided."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+from parfocal.errors import CheckpointError, ConfigError
+from parfocal.train.adapters import is_adapter
+from parfocal.train.recipe import Stage
+
+logger = logging.getLogger(__name__)
+
+
+def freeze(objective: nn.Module, stage: Stage) -> None:
+    """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
+
+    Where the stage has adapters, they train, and not the language model's own weights.
+
+    Raises:
+        ConfigError: if a prefix of `stage.trainable` names no parameter.
+    """
+    model = objective.model
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in stage.trainable:
+        if not any(_under(name, prefix) for name in names):
+            parts = sorted({name.split(".")[0] for name in names})
+            raise ConfigError(
+                f"stage {stage.name!r} trains {prefix!r}, which names no parameter; "
+                f"the parts are {parts}."
+            )
+    for name, value in model.named_parameters():
+        chosen = any(_under(name, prefix) for prefix in stage.trainable)
+        if stage.lora is not None and _under(name, "text"):
+            chosen = is_adapter(name)
+        value.requires_grad_(chosen)
+    trained, frozen = trainable_counts(model)
+    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, frozen)
+
+
+def trainable_counts(model: nn.Module) -> tuple[int, int]:
+    """How many parameters train and how many are frozen."""
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    return trained, sum(value.numel() for value in model.parameters()) - trained
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def check_divisible(objective: nn.Module, stage: Stage) -> None:
+    """Refuse what FSDP and DeepSpeed cannot do, before they fail half-way or do something else.
+
+    Raises:
+        ConfigError: if the stage is scored while it trains or holds rows of tables, or the model
+            has parameters that are single numbers.
+    """
+    reasons = {
+        "it is scored while it trains (eval_every), which needs all weights in one process":
+            stage.eval_every > 0,
+        "some rows of its tables are held (first_row), which needs whole tables":
+            stage.first_row > 0,
+        "parameters such as single numbers cannot be divided":
+            any(value.ndim == 0 for value in objective.parameters()),
+    }  # fmt: skip
+    found = [reason for reason, holds in reasons.items() if holds]
+    if found:
+        raise ConfigError(
+            f"stage {stage.name!r} cannot train with FSDP or DeepSpeed: {'; '.join(found)}. Train "
+            "it without, for example with --accelerate ddp."
+        )
+
+
+def load_divided(model: nn.Module, path: str) -> None:
+    """Fill a model that FSDP has divided with the whole weights of a file.
+
+    Tables that share their weights are in the file once.
+    """
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    missing, unknown = set_model_state_dict(model, load_file(path), options=options)
+    shared = {name for names in tied_names(model) for name in names}
+    if unknown or set(missing) - shared:
+        raise CheckpointError(
+            f"{path} does not fit: it lacks {sorted(set(missing) - shared)[:3]} and has "
+            f"{list(unknown)[:3]} on top."
+        )
+
+
+def tied_names(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that are one and the same, a list for each."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, value in model.named_parameters(remove_duplicate=False):
+        names[id(value)].append(name)
+    return [found for found in names.values() if len(found) > 1]
