@@ -130,7 +130,7 @@ class DetectionCollator:
         image = sample.open_image()
         if self.augment is None:
             return image, sample.regions
-        generator = np.random.default_rng((self.seed, crc32(sample.id.encode())))
+        generator = np.random.default_rng(seed_of(sample, self.seed))
         return augment(image, sample.regions, generator, self.augment)
 
     def _learned(self, sample: Sample, boxes: Boxes, warp: Warp) -> Boxes:

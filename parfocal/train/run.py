@@ -71,33 +71,10 @@ def start_run(
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
             stage that the recipe does not have.
     """
-    unknown = GenerationConfig().update(**recipe.generation)
-    if unknown:
-        raise ConfigError(
-            f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
-            "Transformers' generate; see GenerationConfig for those that are."
-        )
-    saved = out / SAVED
     runtime = runtime or Runtime.of(out)
-    names = [stage.name for stage in recipe.stages]
-    missing = [name for name in runtime.stages if name not in names]
-    if missing:
-        raise ConfigError(
-            f"recipe {recipe.name!r} has no stage {missing[0]!r}; its stages are {names}."
-        )
-    if saved.exists():
-        if not resume:
-            raise ConfigError(
-                f"{out} already holds a run; add --resume to go on with it, "
-                "or choose another folder."
-            )
-        before, now = json.loads(saved.read_text(encoding="utf-8")), json.loads(recipe.to_json())
-        changed = list(differences(before, now))
-        if changed:
-            raise ConfigError(
-                f"{out} was started with another recipe: {'; '.join(changed)}. "
-                "Resume with the same settings, or start another run in another folder."
-            )
+    _check(recipe, runtime)
+    if (out / SAVED).exists():
+        _check_same(recipe, out, resume)
     else:
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
@@ -106,12 +83,43 @@ def start_run(
             {stage.name: data_fingerprint(recipe, stage, runtime) for stage in recipe.stages}
         )
         (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        saved.write_text(recipe.to_json() + "\n", encoding="utf-8")
+        (out / SAVED).write_text(recipe.to_json() + "\n", encoding="utf-8")
     runtime.save(out)
     if begin:
         count = processes or default_processes()
         _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
+
+
+def _check(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuse settings that would only fail at the end of the run, and stages that are not there."""
+    unknown = GenerationConfig().update(**recipe.generation)
+    if unknown:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
+            "Transformers' generate; see GenerationConfig for those that are."
+        )
+    names = [stage.name for stage in recipe.stages]
+    missing = [name for name in runtime.stages if name not in names]
+    if missing:
+        raise ConfigError(
+            f"recipe {recipe.name!r} has no stage {missing[0]!r}; its stages are {names}."
+        )
+
+
+def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse to go on with the run in `out` unasked, or with another recipe."""
+    if not resume:
+        raise ConfigError(
+            f"{out} already holds a run; add --resume to go on with it, or choose another folder."
+        )
+    before = json.loads((out / SAVED).read_text(encoding="utf-8"))
+    changed = list(differences(before, json.loads(recipe.to_json())))
+    if changed:
+        raise ConfigError(
+            f"{out} was started with another recipe: {'; '.join(changed)}. "
+            "Resume with the same settings, or start another run in another folder."
+        )
 
 
 def default_processes() -> int:
