@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from parfocal.dialects import get_dialect
 from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
+from parfocal.recipes import accelerate_file
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
 from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.run import command_of
 from parfocal.train.runtime import Runtime
 
 pytestmark = pytest.mark.integration
@@ -89,6 +92,18 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     out = prepared("two")
     launch(out, 2)
     assert len(losses(single)) == STEPS
+    assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is installed apart")
+def test_zero2_takes_the_steps_of_one_process(prepared, single, tmp_path):
+    out, settings = prepared("zero2"), tmp_path / "zero2.yaml"
+    shipped = accelerate_file("zero2").read_text(encoding="utf-8")
+    settings.write_text(f"{shipped}use_cpu: true\n", encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = command_of(out, 2, settings, bf16=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
 
 
