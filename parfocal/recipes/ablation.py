@@ -2,7 +2,8 @@
 
 An arm is the base and a difference. The base is mini's plan made smaller: perception, learned once
 a seed and shared by all arms, then one language stage on frozen perception. All arms of a seed see
-the same scenes, as many of them, in batches as large, for as many steps.
+the same scenes, as many of them, in batches as large, for as many steps. An arm that stands in
+several comparisons is run once.
 
 Towers and language models of the papers were trained by others beforehand; here runs that arms
 share stand for them (`SHARED`).
@@ -32,6 +33,7 @@ _PERCEPTION, _LANGUAGE, _ = mini().stages
 READS_REGIONS = _LANGUAGE.trainable
 CONNECTORS = tuple(part for part in READS_REGIONS if part != "text")
 FROM_SIGHT: Mapping[str, str] = dict.fromkeys(("vision", "proposer", "refiner", "regions"), SIGHT)
+FROM_WORDS: Mapping[str, str] = {**FROM_SIGHT, "text": WORDS}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Arm:
     """One side of a comparison: what differs from the base.
 
     Attributes:
+        name: of its runs, the same in every comparison that it stands in.
         model: differences of the model, part by part, as in `Recipe.model_overrides`.
         detail: it has the second tower.
         trainable: what trains in the language stage.
@@ -46,6 +49,7 @@ class Arm:
         weights: part -> shared run that it starts from; all else starts from the seed.
     """
 
+    name: str
     model: Mapping[str, Any] = field(default_factory=dict)
     detail: bool = False
     trainable: tuple[str, ...] = READS_REGIONS
@@ -59,7 +63,7 @@ class Comparison:
 
     Attributes:
         question: in words.
-        arms: name -> arm.
+        arms: what it is called here -> arm.
         metrics: of `parfocal.recipes.ablation_score.METRICS`, the one that decides first.
         direction: the papers' answer, best first; `~` between what they find equal.
         source: where they say so, with their numbers.
@@ -153,9 +157,11 @@ NO_REGIONS: Mapping[str, Any] = {
     "proposer": {"kind": "none", "refine": False},
     "regions": {"kind": "none"},
 }
+BASE = Arm("base")
 READS_NO_REGIONS = Arm(
-    NO_REGIONS, trainable=("projector", "text"), alignment_weight=0.0, weights={"vision": SIGHT}
-)
+    "coordinates", NO_REGIONS, trainable=("projector", "text"), alignment_weight=0.0,
+    weights={"vision": SIGHT},
+)  # fmt: skip
 TWO_TOWERS: Mapping[str, str] = {
     **dict.fromkeys(("vision.towers.0", "vision.pyramid"), SIGHT),
     **{part: SIGHT for part in FROM_SIGHT if part != "vision"},
@@ -163,10 +169,13 @@ TWO_TOWERS: Mapping[str, str] = {
 }
 
 
-def _fused(kind: str, *trainable: str) -> Arm:
-    """The base with both towers, fused in some way."""
+def _fused(name: str, kind: str, *trainable: str) -> Arm:
+    """The base with both towers, fused in some way; further parts that train."""
     parts = (*READS_REGIONS, *trainable)
-    return Arm({"fusion": {"kind": kind}}, detail=True, trainable=parts, weights=TWO_TOWERS)
+    return Arm(name, {"fusion": {"kind": kind}}, detail=True, trainable=parts, weights=TWO_TOWERS)
+
+
+CONCAT = _fused("concat", "concat")
 
 
 # The words of the papers' tables; the numbers stand in their order, best first or as printed.
@@ -179,6 +188,7 @@ COMPARISONS: dict[str, Comparison] = {
             "T,C": READS_NO_REGIONS,
             "T,C,I": dataclasses.replace(
                 READS_NO_REGIONS,
+                name="object_images",
                 model={**NO_REGIONS, "regions": {"kind": "crop", "merge_crops": 3}},
             ),
         },
@@ -192,7 +202,7 @@ COMPARISONS: dict[str, Comparison] = {
     # TinyGroundingGPT, section 3.3 and A.5.
     "towers": Comparison(
         "Does a second tower help, channels joined?",
-        {"one": Arm(), "two": _fused("concat")},
+        {"one": BASE, "two": CONCAT},
         ("rec", "rec_twins", "name", "count", "absent"),
         direction="two > one",
         source="TinyGroundingGPT, Table 10: CLIP and DINOv2 against CLIP, VQAv2 77.9 and 76.5, GQA "
@@ -205,9 +215,9 @@ COMPARISONS: dict[str, Comparison] = {
     "fusion": Comparison(
         "How should a second tower's tokens join the first's, beside object tokens?",
         {
-            "none": _fused("conv_gate"),
-            "concat": _fused("concat"),
-            "conv_gate": _fused("conv_gate", "fusion"),
+            "none": _fused("not_fused", "conv_gate"),
+            "concat": CONCAT,
+            "conv_gate": _fused("conv_gate", "conv_gate", "fusion"),
         },
         ("rec", "rec_twins", "name", "count", "absent"),
         direction="conv_gate > none > concat",
@@ -220,6 +230,7 @@ COMPARISONS: dict[str, Comparison] = {
         {
             "off": READS_NO_REGIONS,
             "on": Arm(
+                "object_tokens",
                 {
                     "dialect": "coordinates",
                     "regions": {"kind": "multiscale_mean", "roi_size": 14, "layout": "bare"},
@@ -239,8 +250,8 @@ COMPARISONS: dict[str, Comparison] = {
     "pointing": Comparison(
         "Should answers name proposed regions, or write coordinates?",
         {
-            "proxy_aligned": Arm(),
-            "proxy": Arm(alignment_weight=0.0),
+            "proxy_aligned": BASE,
+            "proxy": Arm("not_aligned", alignment_weight=0.0),
             "coordinates": READS_NO_REGIONS,
         },
         ("rec", "rec_iou", "rec_unique", "rec_twins", "name", "count"),
@@ -253,7 +264,7 @@ COMPARISONS: dict[str, Comparison] = {
     # Groma, section 5.6 (token merge).
     "merge": Comparison(
         "Does merging 2 x 2 image tokens into one cost accuracy?",
-        {"on": Arm(), "off": Arm({"projector": {"merge": 1}})},
+        {"on": BASE, "off": Arm("not_merged", {"projector": {"merge": 1}})},
         ("rec", "rec_twins", "name", "count", "absent"),
         direction="off ~ on",
         source="Groma, Table 8: 86.55 without, 86.47 with, on the REC benchmarks",
@@ -263,8 +274,8 @@ COMPARISONS: dict[str, Comparison] = {
     "language_model": Comparison(
         "Does the language model have to train?",
         {
-            "frozen": Arm(trainable=CONNECTORS, weights={**FROM_SIGHT, "text": WORDS}),
-            "trained": Arm(weights={**FROM_SIGHT, "text": WORDS}),
+            "frozen": Arm("words_frozen", trainable=CONNECTORS, weights=FROM_WORDS),
+            "trained": Arm("words_trained", weights=FROM_WORDS),
         },
         ("rec", "rec_twins", "name", "count", "absent"),
         direction="trained > frozen",
@@ -282,16 +293,26 @@ def shared_runs(comparisons: Mapping[str, Comparison]) -> list[str]:
     return [run for run in SHARED if run in wanted]
 
 
+def distinct_arms(comparisons: Mapping[str, Comparison]) -> list[Arm]:
+    """Return the arms of all comparisons, each once."""
+    arms = {arm.name: arm for item in comparisons.values() for arm in item.arms.values()}
+    return list(arms.values())
+
+
 def shared_folder(out: Path, run: str, seed: int) -> Path:
     """Where a shared run is."""
     return out / "shared" / run / f"seed-{seed}"
 
 
-def arm_recipe(name: str, arm: Arm, seed: int, budget: str, out: Path) -> Recipe:
+def arm_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """Where an arm is."""
+    return out / "arms" / arm.name / f"seed-{seed}"
+
+
+def arm_recipe(arm: Arm, seed: int, budget: str, out: Path) -> Recipe:
     """Return the recipe of an arm.
 
     Args:
-        name: of the recipe.
         arm: its difference from the base.
         seed: of the run.
         budget: key of `BUDGETS`.
@@ -306,27 +327,28 @@ def arm_recipe(name: str, arm: Arm, seed: int, budget: str, out: Path) -> Recipe
         _sized(_LANGUAGE, sizes.language, sizes.language_batch), trainable=arm.trainable,
         alignment_weight=arm.alignment_weight, eval_samples=0,
     )  # fmt: skip
+    name = f"ablate-{arm.name}"
     return _recipe(name, stage, _difference(arm, sizes), weights, seed, budget)
 
 
 def shared_recipe(run: str, seed: int, budget: str, out: Path) -> Recipe:
-    """Return the recipe of a shared run; the arguments are those of `arm_recipe`.
+    """Return the recipe of a shared run; the other arguments are those of `arm_recipe`.
 
     The language model's is the base arm's with another seed, so other questions and connectors.
     """
     if run == WORDS:
-        recipe = arm_recipe(f"ablate-{run}", Arm(), seed, budget, out)
-        return dataclasses.replace(recipe, seed=seed + 1000)
+        recipe = arm_recipe(BASE, seed, budget, out)
+        return dataclasses.replace(recipe, name=f"ablate-{run}", seed=seed + 1000)
     sizes = BUDGETS[budget]
     stage = dataclasses.replace(
         _sized(_PERCEPTION, sizes.perception, sizes.perception_batch), eval_samples=sizes.scenes
     )
-    difference = _difference(Arm(), sizes)
+    difference = _difference(BASE, sizes)
     if run == DETAIL:
         towers = ("vision.towers.1", "vision.pyramid")
         others = tuple(part for part in stage.trainable if part != "vision")
         stage = dataclasses.replace(stage, trainable=(*towers, *others))
-        difference = _difference(Arm({"fusion": {"kind": "concat"}}, detail=True), sizes)
+        difference = _difference(CONCAT, sizes)
         difference["vision"]["levels_from"] = 1
     return _recipe(f"ablate-{run}", stage, difference, {}, seed, budget)
 

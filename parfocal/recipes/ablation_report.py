@@ -21,7 +21,7 @@ def write_report(
     out: Path,
     comparisons: Mapping[str, Comparison],
     budget: str,
-    scored: Mapping[str, Mapping[str, Entries]],
+    scored: Mapping[str, Entries],
     command: str,
 ) -> None:
     """Write OUT/ablation.json and OUT/ablation.md.
@@ -30,7 +30,7 @@ def write_report(
         out: the folder.
         comparisons: what was asked.
         budget: key of `parfocal.recipes.ablation.BUDGETS`.
-        scored: comparison -> arm -> what was found so far, an entry a seed.
+        scored: name of an arm -> what was found so far, an entry a seed.
         command: that made it.
     """
     report = build_report(comparisons, budget, scored, command)
@@ -42,19 +42,22 @@ def write_report(
 def build_report(
     comparisons: Mapping[str, Comparison],
     budget: str,
-    scored: Mapping[str, Mapping[str, Entries]],
+    scored: Mapping[str, Entries],
     command: str,
 ) -> dict[str, Any]:
     """Return the report as plain JSON values; the arguments are those of `write_report`."""
     found = {
-        name: _comparison(item, {arm: rows for arm, rows in scored[name].items() if rows})
+        name: _comparison(
+            item, {label: scored[arm.name] for label, arm in item.arms.items() if scored[arm.name]}
+        )
         for name, item in comparisons.items()
     }
+    used = {arm.name for item in comparisons.values() for arm in item.arms.values()}
     return {
         "schema": SCHEMA,
         "command": command,
         "budget": {"name": budget, **dataclasses.asdict(BUDGETS[budget])},
-        "hours": round(sum(item["hours"] for item in found.values()), 3),
+        "hours": _hours([scored[name] for name in used]),
         "made_with": run_record({}),
         "metrics": dict(METRICS),
         "comparisons": found,
@@ -67,15 +70,12 @@ def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, An
         metric: ranking({arm: found[metric] for arm, found in spreads.items() if metric in found})
         for metric in item.metrics
     }
-    seconds = [
-        row["train_seconds"] + row["score_seconds"] for rows in scored.values() for row in rows
-    ]
     return {
         "question": item.question,
         "papers": {"direction": item.direction, "source": item.source},
         "deviates": item.deviates,
         "here": orders,
-        "hours": round(sum(seconds) / 3600, 3),
+        "hours": _hours(list(scored.values())),
         "arms": {
             arm: {
                 "seeds": [row["seed"] for row in rows],
@@ -87,6 +87,12 @@ def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, An
             for arm, rows in scored.items()
         },
     }
+
+
+def _hours(scored: Sequence[Entries]) -> float:
+    """What training and scoring took."""
+    seconds = [row["train_seconds"] + row["score_seconds"] for rows in scored for row in rows]
+    return round(sum(seconds) / 3600, 3)
 
 
 def _spreads(rows: Entries) -> dict[str, Spread]:

@@ -1,7 +1,7 @@
 """Run the comparisons of `parfocal.recipes.ablation`: one folder, gone on with after any stop.
 
 - OUT/shared/RUN/seed-N/: runs that arms take parts of
-- OUT/COMPARISON/ARM/seed-N/: an ordinary run; `scores.json` when it is trained and scored
+- OUT/arms/ARM/seed-N/: an ordinary run; `scores.json` when it is trained and scored
 - OUT/ablation.json, OUT/ablation.md: the table, written anew after every arm
 """
 
@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from parfocal.recipes.ablation import (
     COMPARISONS,
     Arm,
     Comparison,
+    arm_folder,
     arm_recipe,
+    distinct_arms,
     shared_folder,
     shared_recipe,
     shared_runs,
@@ -68,11 +70,10 @@ class Settings:
         """Those that are chosen."""
         return {name: COMPARISONS[name] for name in COMPARISONS if name in (self.only or (name,))}
 
-    def arms(self) -> Iterator[tuple[str, str, Arm]]:
-        """Yield the names of comparison and arm, and the arm."""
-        for name, comparison in self.comparisons.items():
-            for arm, value in comparison.arms.items():
-                yield name, arm, value
+    @property
+    def arms(self) -> list[Arm]:
+        """Those of the comparisons that are chosen."""
+        return distinct_arms(self.comparisons)
 
 
 def read_settings(assignments: Sequence[str]) -> Settings:
@@ -140,26 +141,21 @@ def run_ablation(
         for run in shared_runs(settings.comparisons):
             recipe = shared_recipe(run, seed, settings.budget, out)
             _train(recipe, shared_folder(out, run, seed), processes, runtime)
-        for name, arm, value in settings.arms():
-            folder = arm_folder(out, name, arm, seed)
-            recipe = arm_recipe(f"ablate-{name}-{arm}", value, seed, settings.budget, out)
-            _train_and_score(recipe, folder, processes, runtime)
+        for arm in settings.arms:
+            recipe = arm_recipe(arm, seed, settings.budget, out)
+            _train_and_score(recipe, arm_folder(out, arm, seed), processes, runtime)
             write_report(out, settings.comparisons, settings.budget, found(settings, out), command)
     return out / "ablation.md"
 
 
-def arm_folder(out: Path, comparison: str, arm: str, seed: int) -> Path:
-    """Where an arm is."""
-    return out / comparison / arm / f"seed-{seed}"
-
-
-def found(settings: Settings, out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Read what is scored so far: comparison -> arm -> one entry a seed."""
-    scored: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name, arm, _ in settings.arms():
-        files = [arm_folder(out, name, arm, seed) / SCORES for seed in range(settings.seeds)]
-        done = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-        scored.setdefault(name, {})[arm] = done
+def found(settings: Settings, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Read what is scored so far: name of an arm -> one entry a seed."""
+    scored = {}
+    for arm in settings.arms:
+        files = [arm_folder(out, arm, seed) / SCORES for seed in range(settings.seeds)]
+        scored[arm.name] = [
+            json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()
+        ]
     return scored
 
 
@@ -237,10 +233,7 @@ def plan_rows(settings: Settings) -> list[dict[str, Any]]:
         ("shared", run, shared_recipe(run, 0, settings.budget, out))
         for run in shared_runs(settings.comparisons)
     ]
-    runs += [
-        (name, arm, arm_recipe(f"ablate-{name}-{arm}", value, 0, settings.budget, out))
-        for name, arm, value in settings.arms()
-    ]
+    runs += [("arms", arm.name, arm_recipe(arm, 0, settings.budget, out)) for arm in settings.arms]
     rows = []
     for name, arm, recipe in runs:
         (stage,) = recipe.stages
@@ -262,7 +255,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "question": item.question,
             "arms": {
                 arm: {
-                    "model": value.model, "second_tower": value.detail,
+                    "run": value.name, "model": value.model, "second_tower": value.detail,
                     "trainable": value.trainable, "alignment_weight": value.alignment_weight,
                     "weights": value.weights,
                 }

@@ -25,13 +25,15 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.recipes import ablation_run, parts_of
 from parfocal.recipes.ablation import (
+    BASE,
     BUDGETS,
     COMPARISONS,
     DETAIL,
     SHARED,
     SIGHT,
-    Arm,
+    arm_folder,
     arm_recipe,
+    distinct_arms,
     shared_recipe,
     shared_runs,
 )
@@ -52,7 +54,7 @@ BATCH_FIELDS = ("samples", "batch_size", "optim", "objective", "region_loss_weig
 
 @cache
 def recipe_of(name: str, arm: str, budget: str = "small") -> Recipe:
-    return arm_recipe(f"{name}-{arm}", COMPARISONS[name].arms[arm], 0, budget, Path("out"))
+    return arm_recipe(COMPARISONS[name].arms[arm], 0, budget, Path("out"))
 
 
 @cache
@@ -99,7 +101,7 @@ def test_arms_differ_in_what_is_compared_alone(name):
     for field in BATCH_FIELDS:
         assert len({str(getattr(stage, field)) for stage in stages}) == 1, field
     assert len({(recipe.seed, recipe.sides, recipe.bf16) for recipe in recipes.values()}) == 1
-    base = _comparable(parts_of(arm_recipe("base", Arm(), 0, "small", Path("out")), ENTRY)[0])
+    base = _comparable(parts_of(arm_recipe(BASE, 0, "small", Path("out")), ENTRY)[0])
     for arm, value in item.arms.items():
         parts = {*value.model, *(("vision",) if value.detail else ())}
         found = _comparable(built(name, arm, "small")[0])
@@ -122,8 +124,16 @@ def test_an_untrained_gate_passes_the_first_tower_on():
     low = torch.randn(2, 4, 3, 3)
     assert torch.equal(fusion([low, torch.randn(2, 6, 3, 3)]), low)
     none, gate = (COMPARISONS["fusion"].arms[arm] for arm in ("none", "conv_gate"))
-    assert none == dataclasses.replace(gate, trainable=none.trainable)
+    assert none == dataclasses.replace(gate, name=none.name, trainable=none.trainable)
     assert {*gate.trainable} - {*none.trainable} == {"fusion"}
+
+
+def test_a_name_is_one_arm_and_an_arm_has_one_name():
+    arms = [arm for item in COMPARISONS.values() for arm in item.arms.values()]
+    distinct = distinct_arms(COMPARISONS)
+    assert all(arm in distinct for arm in arms)
+    unnamed = [str(dataclasses.replace(arm, name="")) for arm in distinct]
+    assert len({*unnamed}) == len(distinct) < len(arms)
 
 
 def test_shared_runs_come_before_what_builds_on_them():
@@ -208,7 +218,7 @@ def _entry(seed: int, rec: float) -> dict[str, object]:
 def test_the_table_stands_beside_the_papers():
     chosen = {"merge": COMPARISONS["merge"]}
     on, off = [_entry(0, 80.0), _entry(1, 84.0)], [_entry(0, 60.0), _entry(1, 62.0)]
-    report = build_report(chosen, "small", {"merge": {"on": on, "off": off}}, "the command")
+    report = build_report(chosen, "small", {"base": on, "not_merged": off}, "the command")
     assert json.loads(json.dumps(report))["schema"] == "parfocal.ablation/1"
     found = report["comparisons"]["merge"]
     assert found["here"]["rec"] == "on > off"
@@ -223,10 +233,17 @@ def test_the_table_stands_beside_the_papers():
     assert "`the command`" in text
 
 
+def test_hours_count_an_arm_once_in_all_comparisons():
+    chosen = {name: COMPARISONS[name] for name in ("merge", "towers")}
+    scored = {arm.name: [_entry(0, 80.0)] for arm in distinct_arms(chosen)}
+    report = build_report(chosen, "small", scored, "the command")
+    assert [item["hours"] for item in report["comparisons"].values()] == [0.2, 0.2]
+    assert report["hours"] == pytest.approx(0.3)
+
+
 def test_a_table_can_begin_before_all_arms_are_done():
-    report = build_report(
-        {"merge": COMPARISONS["merge"]}, "small", {"merge": {"on": [], "off": []}}, "the command"
-    )
+    chosen = {"merge": COMPARISONS["merge"]}
+    report = build_report(chosen, "small", {"base": [], "not_merged": []}, "the command")
     assert "| merge | rec | off ~ on | - |" in render(report)
 
 
@@ -254,7 +271,8 @@ def test_settings():
 def test_a_plan_names_every_run():
     rows = ablation_run.plan_rows(Settings("smoke", 2, ("fusion",)))
     assert [row["run"] for row in rows] == [
-        "shared/sight", "shared/detail", "fusion/none", "fusion/concat", "fusion/conv_gate",
+        "shared/sight", "shared/detail",
+        "arms/not_fused", "arms/concat", "arms/conv_gate",
     ]  # fmt: skip
     none, _, gate = rows[2:]
     assert none["parameters"] == gate["parameters"]
@@ -268,7 +286,7 @@ def test_the_command_says_what_it_would_run_and_what_it_does_not_take(capsys, mo
     monkeypatch.setattr(ablation_run, "run_ablation", None)
     assert main([*words, "--dry-run", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["run"] for row in rows] == ["shared/sight", "merge/on", "merge/off"]
+    assert [row["run"] for row in rows] == ["shared/sight", "arms/base", "arms/not_merged"]
     assert main([*words, "--dry-run"]) == 0
     assert f"{rows[2]['parameters']:,}" in capsys.readouterr().out
     assert main([*words, "--print-config"]) == 0
@@ -312,17 +330,18 @@ def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     chosen = ["budget=smoke", "seeds=1", "only=towers"]
     out = tmp_path / "runs"
     table = run_ablation(chosen, out)
-    assert in_process == ["sight", "detail", "one", "two"]
+    assert in_process == ["sight", "detail", "base", "concat"]
     assert "| towers | rec | two > one |" in table.read_text(encoding="utf-8")
     report = json.loads((out / "ablation.json").read_text(encoding="utf-8"))
     arms = report["comparisons"]["towers"]["arms"]
     assert arms["two"]["parameters"] > arms["one"]["parameters"]
     assert {"rec", "name", "count", "absent"} <= set(arms["two"]["scores"])
+    two = arm_folder(out, COMPARISONS["towers"].arms["two"], 0)
     # frozen towers are those of the shared runs
     weights = {}
     for part, folder in (("vision.towers.1", "shared/detail"), ("vision.towers.0", "shared/sight")):
         weights[part] = str(out / folder / "seed-0" / "perception")
-    model = ParfocalForConditionalGeneration.from_pretrained(out / "towers/two/seed-0/model")
+    model = ParfocalForConditionalGeneration.from_pretrained(two / "model")
     before = {key: value.clone() for key, value in model.vision.towers.state_dict().items()}
     load_parts(model, weights)
     for key, value in model.vision.towers.state_dict().items():
@@ -330,11 +349,11 @@ def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="add --resume"):
         run_ablation(chosen, out)
     # what is done is left alone, what is not is done again
-    (out / "towers/two/seed-0/scores.json").unlink()
+    (two / "scores.json").unlink()
     in_process.clear()
     run_ablation(chosen, out, resume=True)
     assert in_process == []
-    assert (out / "towers/two/seed-0/scores.json").exists()
+    assert (two / "scores.json").exists()
     smaller = dataclasses.replace(BUDGETS["smoke"], language=8)
     monkeypatch.setitem(BUDGETS, "smoke", smaller)
     with pytest.raises(ConfigError, match=r"of another recipe: stages\.language\.samples: 16 -> 8"):
