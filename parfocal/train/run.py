@@ -28,9 +28,10 @@ from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.attention import attention_of
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import differences, run_record
-from parfocal.train.runtime import Runtime, attention, device
+from parfocal.train.runtime import Runtime, device
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
 
@@ -227,7 +228,7 @@ def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditi
         # convolutions are about twice as fast so; DeepSpeed can only send what is contiguous
         if part is not None and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
             part.to(memory_format=torch.channels_last)
-    model.text.set_attn_implementation(attention())
+    model.text.set_attn_implementation(attention_of(model.text.config))
     return model
 
 

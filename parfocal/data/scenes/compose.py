@@ -263,11 +263,13 @@ def _visible_objects(
     """
     objects, hidden = [], []
     for number, (kind, own) in enumerate(painted):
-        rows, columns = np.nonzero(owner == number)
-        if own == 0 or len(rows) < least * own:
+        seen = owner == number
+        count = int(np.count_nonzero(seen))
+        if own == 0 or count < least * own:
             hidden.append(kind)
             continue
-        left, top = float(columns.min()), float(rows.min())
-        right, bottom = float(columns.max() + 1), float(rows.max() + 1)
-        objects.append(Placed(kind, (left, top, right, bottom), len(rows) / own))
+        columns, rows = (np.flatnonzero(seen.any(axis)) for axis in (0, 1))
+        left, top = float(columns[0]), float(rows[0])
+        right, bottom = float(columns[-1] + 1), float(rows[-1] + 1)
+        objects.append(Placed(kind, (left, top, right, bottom), count / own))
     return tuple(objects), tuple(hidden)
