@@ -214,6 +214,11 @@ class ProposerConfig(PartConfig):
         max_regions: number of region slots, user boxes included.
         keep_best: when no box is left, keep the one that scores best, whatever its score.
         ground_score: in training, score with which boxes of the answer join the proposals.
+        match_threshold: in training, IoU from which on a region's name stands for a box of the
+            answer; with less, its turn is not learned from. 0: the region that overlaps it most
+            stands for it, however little; the first one if none does. Source: 0 is Groma, official
+            model/groma.py (a bare arg-max). Deviates: 0.5 is ours; after `max_regions` are full a
+            box may be none of them, and official training then names whatever is nearest.
         order: of the kept proposals in their slots: best `score` first, or `left_to_right` by
             centre, which makes naming everything in turn a walk along the slots.
         candidates: best cells that reach suppression (`dense`).
@@ -242,6 +247,7 @@ class ProposerConfig(PartConfig):
     max_regions: int = 100
     keep_best: bool = False
     ground_score: float = 0.2
+    match_threshold: float = 0.5
     order: Literal["score", "left_to_right"] = "score"
     candidates: int = 100
     hidden_size: int = 256
@@ -260,6 +266,14 @@ class ProposerConfig(PartConfig):
     score_heads: tuple[str, ...] = ("coco", "sa1b")
     score_exponents: tuple[float, ...] = (0.4, 0.6)
     refine: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.match_threshold <= 1:
+            raise ConfigError(
+                f"proposer.match_threshold is {self.match_threshold}; it is an IoU, from 0 (the "
+                "best region, however little it overlaps) to 1."
+            )
 
 
 @dataclass(frozen=True)

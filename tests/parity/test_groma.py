@@ -192,7 +192,8 @@ def rendered(
     model, tokens = found.model, found.config["token_ids"]
     ids = model.config.token_ids
     rows = []
-    slots = [match_boxes(*boxes, regions) for boxes in (refer, ground)]
+    floor = model.config.proposer.match_threshold
+    slots = [match_boxes(*boxes, regions, floor) for boxes in (refer, ground)]
     official = found.inputs[f"{name}.input_ids"]
     labels = found.inputs.get(f"{name}.labels", torch.full_like(official, IGNORED))
     for row, (line, wanted) in enumerate(zip(official.tolist(), labels.tolist(), strict=True)):

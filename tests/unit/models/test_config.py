@@ -89,6 +89,12 @@ def test_towers_are_read_from_plain_mappings():
     assert [tower.image_size for tower in vision.towers] == [32, 64]
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_match_threshold_is_an_iou(value):
+    with pytest.raises(ConfigError, match=rf"match_threshold is {value}; it is an IoU"):
+        ProposerConfig(match_threshold=value)
+
+
 @pytest.mark.parametrize("count", [0, 3])
 def test_one_or_two_towers(count):
     with pytest.raises(ConfigError, match=f"{count} towers"):
