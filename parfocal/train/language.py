@@ -17,16 +17,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.nn.utils.rnn import pad_sequence
 
 from parfocal.models.config import TokenIds
-from parfocal.models.modeling import (
-    ImageFeatures,
-    ParfocalForConditionalGeneration,
-    Perception,
-    match_boxes,
-    rows_of,
-)
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import ImageFeatures, Perception
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import Regions, of_first, offer_ground_boxes, select_regions
+from parfocal.models.splicing import rows_of
 from parfocal.train.objectives import ObjectiveOutput
 
 

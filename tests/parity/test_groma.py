@@ -24,7 +24,8 @@ from torch.nn.functional import interpolate
 from parfocal.models.checkpoints.convert import Conversion
 from parfocal.models.checkpoints.groma import OfficialConstants, convert_groma, groma_config
 from parfocal.models.deformable_attention import inverse_sigmoid, sine_positions
-from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.projector import merge_tokens
 from parfocal.models.proposer import Regions
 from parfocal.train.detection_losses import DetectionTarget, SetWeights, set_prediction_loss

@@ -8,16 +8,9 @@ import json
 import pytest
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import (
-    FusionConfig,
-    ParfocalConfig,
-    ProjectorConfig,
-    ProposerConfig,
-    RegionsConfig,
-    TokenIds,
-    TowerConfig,
-    VisionConfig,
-)
+from parfocal.models.config import ParfocalConfig, TokenIds
+from parfocal.models.config_regions import ProposerConfig, RegionsConfig
+from parfocal.models.config_vision import FusionConfig, ProjectorConfig, TowerConfig, VisionConfig
 from parfocal.models.presets import tiny
 
 PARTS = (

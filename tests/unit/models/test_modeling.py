@@ -11,7 +11,8 @@ from parfocal.boxes import Boxes
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
-from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import tiny, vary
 from parfocal.models.proposer import Candidates, Regions, select_regions
