@@ -11,12 +11,16 @@ import typer
 
 from parfocal.cli import show
 from parfocal.cli.common import (
+    CacheOption,
+    DetectorOption,
     DeviceOption,
     DialectOption,
     JsonOption,
     ModelOption,
+    TaggerOption,
     console,
     error_console,
+    finder_parts,
     load_predictor,
 )
 
@@ -42,18 +46,24 @@ def evaluate(
     ] = 16,
     model: ModelOption = "mini",
     dialect: DialectOption = None,
+    tagger: TaggerOption = None,
+    detector: DetectorOption = None,
+    boxes_cache: CacheOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Ask a model a whole benchmark; writes predictions.jsonl and report.json.
+
+    For models that read the boxes of a detector, --tagger and --detector find them.
 
     Example: parfocal eval scenes --limit 20 --out out/scenes
     """
     from parfocal.eval.benchmarks import get_benchmark
     from parfocal.eval.run import run_benchmark
 
+    parts = finder_parts(tagger, detector, boxes_cache)
     get_benchmark(benchmark).load(limit, data)  # what is wrong is told before a model is loaded
-    predictor = load_predictor(model, device, dialect)
+    predictor = load_predictor(model, device, dialect, parts)
     with _progress(benchmark) as step:
         report = run_benchmark(benchmark, predictor, out, limit, batch_size, step, data=data)
     if as_json:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
 REPORT = "report.json"
+_MODEL = ("model", "dialect", "finder", "device", "dtype", "decoding")  # what rescoring keeps
 _LIBRARIES = ("torch", "torchvision", "transformers", "numpy", "pillow")
 
 
@@ -100,7 +101,7 @@ def rescore(
                 f"{out / REPORT} is not a report. Move it away and score again."
             ) from err
     split = benchmark.load(limit, data)
-    model = {key: old.get(key) for key in ("model", "dialect", "device", "dtype", "decoding")}
+    model = {key: old.get(key) for key in _MODEL}
     return _write_report(name, split, predictions, out, old.get("batch_size"), model)
 
 
@@ -133,16 +134,23 @@ def _write_report(
 
 
 def _describe_model(predictor: Predictor) -> dict[str, Any]:
-    """Name, dialect, device and dtype as far as the predictor states them, and how it decodes."""
+    """The values of `_MODEL`, as far as the predictor states them.
+
+    `finder` is what the boxes that nobody gave depend on, apart from the pictures; None where the
+    model is shown none.
+    """
     inner, own = getattr(predictor, "model", None), getattr(predictor, "processor", None)
     dialect = getattr(predictor, "dialect", None) or getattr(own, "dialect", None)
-    return {
-        "model": predictor.name,
-        "dialect": getattr(dialect, "name", None),
-        "device": str(getattr(inner, "device", "unknown")),
-        "dtype": str(getattr(inner, "dtype", "unknown")),
-        "decoding": getattr(predictor, "decoding", "the predictor's defaults"),
-    }
+    finder = getattr(predictor, "finder", None)
+    values = (
+        predictor.name,
+        getattr(dialect, "name", None),
+        None if finder is None else getattr(finder, "identity", type(finder).__name__),
+        str(getattr(inner, "device", "unknown")),
+        str(getattr(inner, "dtype", "unknown")),
+        getattr(predictor, "decoding", "the predictor's defaults"),
+    )
+    return dict(zip(_MODEL, values, strict=True))
 
 
 def _prompt_examples(predictions: Sequence[Prediction]) -> dict[str, str]:

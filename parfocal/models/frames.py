@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, pad
 
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.images import image_frame
-from parfocal.models.config import TowerConfig, VisionConfig
+from parfocal.models.config_vision import TowerConfig, VisionConfig
 
 
 def prepare_frame(image: Image.Image, vision: VisionConfig) -> tuple[list[Tensor], Warp]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import FusionConfig
+from parfocal.models.config_vision import FusionConfig
 
 
 @dataclass(frozen=True)

@@ -12,105 +12,24 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
 from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from parfocal.errors import ShapeError
 from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.fusion import FusionInputs, build_fusion
 from parfocal.models.multiscale_mean import build_merge
 from parfocal.models.objects import object_tokens, pool_tokens
+from parfocal.models.outputs import ImageFeatures, ParfocalOutput, Perception
 from parfocal.models.projector import Projector
-from parfocal.models.proposer import (
-    Candidates,
-    Regions,
-    build_proposer,
-    offer_ground_boxes,
-    select_regions,
-)
+from parfocal.models.proposer import Regions, build_proposer, offer_ground_boxes, select_regions
 from parfocal.models.refine import build_refiner
 from parfocal.models.regions import build_regions
-from parfocal.models.vision import VisionFeatures, VisionTowers
-
-MATCH_IOU = 0.5  # a box of the answer is "the same" as a region slot from here on
-
-
-@dataclass
-class ImageFeatures:
-    """Everything that depends on the picture alone; compute it once, ask many questions.
-
-    Attributes:
-        image: float[B, T, D], projected tokens.
-        levels: float[B, C_l, G_l, G_l] each, prepared for the region encoder.
-        candidates: the proposer's suggestions, or None without a proposer.
-        tokens: float[B, C, G, G], the map that regions read or are read by (`regions.merge`), or
-            None where the two do not meet before the text.
-    """
-
-    image: Tensor
-    levels: list[Tensor]
-    candidates: Candidates | None
-    tokens: Tensor | None = None
-
-    def __getitem__(self, rows: Any) -> ImageFeatures:
-        """Select rows (for several questions about one picture: repeat its row)."""
-        candidates = self.candidates and Candidates(
-            self.candidates.boxes[rows], self.candidates.scores[rows], None
-        )
-        tokens = None if self.tokens is None else self.tokens[rows]
-        levels = [level[rows] for level in self.levels]
-        return ImageFeatures(self.image[rows], levels, candidates, tokens)
-
-
-@dataclass
-class Perception:
-    """What towers and proposer make of pictures, before anything is fitted to a language model.
-
-    Where they are frozen, it can be computed once and kept.
-
-    Attributes:
-        vision: maps of the towers.
-        candidates: the proposer's suggestions, or None without a proposer.
-    """
-
-    vision: VisionFeatures
-    candidates: Candidates | None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Perception:
-        """Return the same on another device, without what a proposer's loss needs."""
-
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=non_blocking)
-
-        maps = {
-            item.name: [move(value) for value in getattr(self.vision, item.name)]
-            for item in fields(self.vision)
-        }
-        candidates = self.candidates
-        if candidates is not None:
-            candidates = Candidates(move(candidates.boxes), move(candidates.scores), None)
-        return Perception(VisionFeatures(**maps), candidates)
-
-
-@dataclass
-class ParfocalOutput(ModelOutput):
-    """Output of `forward`.
-
-    Attributes:
-        loss: float[], mean cross entropy over labels that are not -100, when labels were given.
-        logits: float[B, L, V].
-        past_key_values: the language model's cache.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
+from parfocal.models.splicing import fill, live_mask, place_mentions
+from parfocal.models.vision import VisionTowers
 
 
 class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -339,16 +258,16 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         ids, embeds = self.config.token_ids, self._look_up(input_ids)
         where = input_ids == ids.image
-        embeds = _scatter(embeds, where, image, self.num_image_tokens, "image tokens")
+        embeds = fill(embeds, where, image, self.num_image_tokens, "image tokens")
         if ids.object >= 0:
             if objects is None:
                 objects = embeds.new_zeros(len(embeds), 0, embeds.shape[-1])
             where = input_ids == ids.object
-            embeds = _scatter(embeds, where, objects, self.num_object_tokens, "object tokens")
+            embeds = fill(embeds, where, objects, self.num_object_tokens, "object tokens")
         if regions is None:
             return embeds
         embeds = self._place_slots(embeds, input_ids, regions, ids)
-        return self._place_mentions(embeds, input_ids, regions, ids)
+        return place_mentions(embeds, input_ids, regions, ids)
 
     def _look_up(self, input_ids: Tensor) -> Tensor:
         """Return the tokens' vectors, float[B, L, D]; placeholders may lie beyond the table."""
@@ -364,31 +283,12 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Put regions float[B, R, D] into their slots, added to their names when `summed`."""
         where = input_ids == ids.region
         if self.config.regions.layout != "summed":
-            return _scatter(embeds, where, regions, self.num_slots, "region slots")
+            return fill(embeds, where, regions, self.num_slots, "region slots")
         slots = min(regions.shape[1], self.num_slots)
         names = self.get_input_embeddings().weight[ids.first_region : ids.first_region + slots]
         names = names.repeat(regions.shape[1] // max(1, slots), 1)  # for each picture of a row
         named = regions + names.to(regions.dtype)
-        return _scatter(embeds, where, named, self.num_slots, "region slots")
-
-    def _place_mentions(
-        self, embeds: Tensor, input_ids: Tensor, regions: Tensor, ids: TokenIds
-    ) -> Tensor:
-        """Put regions float[B, R, D] where a user's region is mentioned inside the text.
-
-        It is the slot whose index token stands two places before: <rk></roi><refer_feat>.
-        """
-        if ids.region_feature < 0:
-            return embeds
-        where = input_ids == ids.region_feature
-        slots = input_ids.roll(2, dims=1) - ids.first_region
-        known = (slots >= 0) & (slots < regions.shape[1])
-        if not torch.compiler.is_compiling() and bool((where & ~known).any()):
-            raise ShapeError(
-                f"a mention of a region does not follow one of the {regions.shape[1]} region names "
-                "by two places; make the inputs with this model's processor."
-            )
-        return _put(embeds, where, regions, slots)
+        return fill(embeds, where, named, self.num_slots, "region slots")
 
     def live_mask(self, input_ids: Tensor, attention_mask: Tensor, region_mask: Tensor) -> Tensor:
         """Return attention_mask int[B, L] with the dead region slots of each row switched off.
@@ -398,15 +298,9 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask: int[B, L], 0 at padding.
             region_mask: bool[B, R], live slots; see `rows_of` for rows of several pictures.
         """
-        ids, mask = self.config.token_ids, attention_mask.clone()
-        where = input_ids == ids.region
-        rows, columns = torch.nonzero(where, as_tuple=True)
-        counts = where.sum(1)
-        alive = _first(region_mask, counts).reshape(-1).to(mask.dtype)
-        mask[rows, columns] = alive
-        if self.config.regions.layout == "interleaved":
-            mask[rows, columns - 1] = alive  # the index token stands right before its slot
-        return mask
+        slots = input_ids == self.config.token_ids.region
+        interleaved = self.config.regions.layout == "interleaved"
+        return live_mask(slots, attention_mask, region_mask, interleaved)
 
     def forward(
         self,
@@ -475,90 +369,3 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
 def _started(cache: Cache | None) -> bool:
     """Whether the cache holds tokens already."""
     return cache is not None and bool(cache.get_seq_length() > 0)
-
-
-def _scatter(embeds: Tensor, where: Tensor, values: Tensor, unit: int, what: str) -> Tensor:
-    """Overwrite embeds float[B, L, D] at where bool[B, L] by values float[B, N, D], in order.
-
-    A row takes all of its values or, when it has fewer pictures than others, the first of them, in
-    multiples of `unit`; compiled code takes that for granted.
-    """
-    if not torch.compiler.is_compiling():
-        counts = where.sum(1)
-        fits = (counts == values.shape[1]) | ((counts < values.shape[1]) & (counts % unit == 0))
-        if not bool(fits.all()):
-            raise ShapeError(
-                f"rows hold {counts.tolist()} placeholders for {values.shape[1]} {what} each; "
-                "make the inputs with this model's processor."
-            )
-    return _put(embeds, where, values, where.cumsum(1) - 1)
-
-
-def _put(embeds: Tensor, where: Tensor, values: Tensor, place: Tensor) -> Tensor:
-    """Overwrite embeds [B, L, D] at where bool[B, L] by values [B, N, D] of index place int[B, L].
-
-    No shape depends on what the tensors hold, so that it compiles in one piece.
-    """
-    if values.shape[1] == 0:  # no row has a picture
-        return embeds
-    index = place.clamp(0, values.shape[1] - 1)[..., None].expand(-1, -1, values.shape[2])
-    return torch.where(where[..., None], values.gather(1, index).to(embeds.dtype), embeds)
-
-
-def _first(values: Tensor, counts: Tensor) -> Tensor:
-    """Return the first counts[b] of each row of values [B, N, ...]; as they are if that is all."""
-    if bool((counts == values.shape[1]).all()):
-        return values
-    place = torch.arange(values.shape[1], device=values.device)
-    return values[place < counts[:, None]]
-
-
-def rows_of(values: Tensor, pictures: Sequence[int]) -> Tensor:
-    """Put what belongs to the pictures of a row side by side.
-
-    Args:
-        values: [P, N, ...], one entry a picture: image tokens, region features or region masks.
-        pictures: number of pictures of each row, in order; 0 for text alone.
-
-    Returns:
-        [B, most * N, ...], zeros where a row has fewer pictures than the one that has most.
-
-    Raises:
-        ShapeError: if the numbers do not add up to P.
-
-    Example:
-        >>> rows_of(torch.tensor([[1, 2], [3, 4], [5, 6]]), (2, 0, 1)).tolist()
-        [[1, 2, 3, 4], [0, 0, 0, 0], [5, 6, 0, 0]]
-    """
-    if sum(pictures) != len(values):
-        raise ShapeError(f"rows of {list(pictures)} pictures cannot share {len(values)} pictures.")
-    if all(count == 1 for count in pictures):
-        return values
-    rows = values.new_zeros(len(pictures), max(pictures, default=0), *values.shape[1:])
-    start = 0
-    for row, count in enumerate(pictures):
-        rows[row, :count] = values[start : start + count]
-        start += count
-    return rows.flatten(1, 2)
-
-
-def match_boxes(boxes: Tensor, mask: Tensor, regions: Regions) -> Tensor:
-    """Find the region slot of each box: the best overlap, if it reaches `MATCH_IOU`.
-
-    Args:
-        boxes: float[B, G, 4], cxcywh, unit frame of the model's square input, padded.
-        mask: bool[B, G], False in padding.
-        regions: from `ParfocalForConditionalGeneration.propose`.
-
-    Returns:
-        int[B, G], slot numbers, -1 where no live slot overlaps enough.
-    """
-    slots = []
-    for row in range(boxes.shape[0]):
-        overlap = box_iou(
-            box_convert(boxes[row].float(), "cxcywh", "xyxy"),
-            box_convert(regions.boxes[row].float(), "cxcywh", "xyxy"),
-        )
-        best, slot = overlap.masked_fill(~regions.mask[row], 0).max(dim=1)
-        slots.append(torch.where((best >= MATCH_IOU) & mask[row], slot, -1))
-    return torch.stack(slots)

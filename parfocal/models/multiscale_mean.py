@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.ops import box_convert
 
-from parfocal.models.config import RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.fusion import CrossAttention
 from parfocal.models.projector import ScaledNorm, mlp
 from parfocal.models.proposer import Regions

@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d
 from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.dialects.objects import OBJECT_MARK
 from parfocal.errors import ConfigError, DataError, DialectError
-from parfocal.models.config import RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
 
 
 def object_tokens(config: RegionsConfig, num_image_tokens: int) -> int:

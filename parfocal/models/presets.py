@@ -121,7 +121,7 @@ def groma_7b(vocab_size: int = 32_114) -> ParfocalConfig:
             "decoder_layers": 6, "heads": 8, "ffn_size": 1024, "points": 4, "box_head_size": 256,
             "pyramid_levels": 1, "queries": 300, "dropout": 0.1, "score_heads": ("coco", "sa1b"),
             "score_exponents": (0.4, 0.6), "score_threshold": 0.15, "nms_threshold": 0.6,
-            "max_regions": 100, "keep_best": True,
+            "max_regions": 100, "keep_best": True, "match_threshold": 0.0,
         },
         regions={
             "kind": "multilevel_roi", "roi_size": 14, "roi_boxes": "official_cxcywh",

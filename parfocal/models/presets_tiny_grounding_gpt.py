@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from parfocal.models.config import IMAGENET_MEAN, IMAGENET_STD, ParfocalConfig
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.config_vision import IMAGENET_MEAN, IMAGENET_STD
 from parfocal.models.presets_mg_llava import CLIP_MEAN, CLIP_STD
 
 

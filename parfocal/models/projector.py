@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import ProjectorConfig
+from parfocal.models.config_vision import ProjectorConfig
 
 
 def merge_tokens(tokens: Tensor, merge: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou, nms
 
 from parfocal.errors import ShapeError
-from parfocal.models.config import ProposerConfig
+from parfocal.models.config_regions import ProposerConfig
 from parfocal.models.deformable_detr import DeformableDetrProposer
 from parfocal.models.detr_settings import DetrSettings
 

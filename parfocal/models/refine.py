@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, roi_align
 
-from parfocal.models.config import ProposerConfig
+from parfocal.models.config_regions import ProposerConfig
 from parfocal.models.proposer import Candidates
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 from torchvision.ops import box_convert, roi_align
 
-from parfocal.models.config import RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.multiscale_mean import MultiscaleMean
 from parfocal.models.projector import ScaledNorm
 from parfocal.models.proposer import Regions

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parfocal.models.config import PartConfig, TokenIds, VisionConfig
+from parfocal.models.config import TokenIds
+from parfocal.models.config_part import PartConfig
+from parfocal.models.config_vision import VisionConfig
 
 
 @dataclass(frozen=True)

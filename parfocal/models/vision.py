@@ -18,7 +18,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from parfocal.errors import ConfigError, ShapeError
-from parfocal.models.config import TowerConfig, VisionConfig
+from parfocal.models.config_vision import TowerConfig, VisionConfig
 
 
 @dataclass

@@ -14,9 +14,11 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from parfocal.models.decoding import LiveRegions
-from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import ImageFeatures
 from parfocal.models.processing import ParfocalProcessor, TextBatch
 from parfocal.models.proposer import Regions, of_first
+from parfocal.models.splicing import rows_of
 from parfocal.predict.seeing import cast
 
 logger = logging.getLogger(__name__)

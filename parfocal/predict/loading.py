@@ -22,6 +22,7 @@ from parfocal.models.processing import FILE_NAME, ParfocalProcessor
 from parfocal.predict.answer import Answer
 from parfocal.predict.finding import Finder, no_finder, reads_detections
 from parfocal.predict.peers import PEERS, load_peer, model_type_of
+from parfocal.predict.peers.files import Checkpoint
 from parfocal.predict.predictor import Predictor
 from parfocal.predict.protocol import AnyPredictor
 
@@ -73,7 +74,7 @@ def load(
         return _load_official(folder, str(model), where, kind, finder, dialect)
     _refuse_remote_code(folder)
     if model_type_of(folder) in PEERS:
-        return load_peer(folder, str(model), where, kind, dialect)
+        return load_peer(Checkpoint(folder, str(model), where, kind, dialect))
     processor = ParfocalProcessor.from_pretrained(folder)
     _require_spoken(str(model), processor, dialect)
     try:

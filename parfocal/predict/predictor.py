@@ -6,7 +6,6 @@ what N singles give. Boxes go in and come out in pixels of the picture that was 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,12 +36,10 @@ from parfocal.predict.asking import (
     read_question,
 )
 from parfocal.predict.chat import Chat
-from parfocal.predict.finding import Finder, find_boxes, no_finder, reads_detections
+from parfocal.predict.finding import BoxSupply, Finder
 from parfocal.predict.generating import generate
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
 from parfocal.predict.seeing import Scene, is_visual_video, see
-
-logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -67,9 +64,12 @@ class Predictor:
         finder: Finder | None = None,
     ) -> None:
         self.model, self.processor, self.name = model.eval(), processor, name
-        self.finder, self._warned = finder, False
-        if finder is not None and not reads_detections(model.config):
-            raise no_finder(name)
+        self._supply = BoxSupply(model, name, finder)
+
+    @property
+    def finder(self) -> Finder | None:
+        """What finds the boxes that nobody gives; None: they stay away."""
+        return self._supply.finder
 
     @property
     def takes_video(self) -> bool:
@@ -290,30 +290,6 @@ class Predictor:
                 "with a video. Ask about a frame, or leave the boxes out."
             )
 
-    def _entering(
-        self, scene: Scene, regions: Sequence[tuple[Boxes, ...]]
-    ) -> list[tuple[Boxes, ...]]:
-        """Return the boxes that each picture of each row enters with.
-
-        Where the user gave none, and the model reads those of a detector, the finder is asked.
-        """
-        videos = scene.videos
-        given = [scene.shown(own, row) if videos[row] else own for row, own in enumerate(regions)]
-        bare = [row for row, own in enumerate(regions) if not any(map(len, own))]
-        if not bare or not reads_detections(self.model.config):
-            return given
-        if self.finder is not None:
-            found = find_boxes(scene, bare, self.finder, self.model.num_slots)
-            return [found.get(row, own) for row, own in enumerate(given)]
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "%s reads the boxes of a detector; without any it sees the whole picture only. "
-                "Give boxes, or load(..., finder=...); on the command line --detector, --tagger.",
-                self.name,
-            )
-        return given
-
     def _answer(
         self,
         scene: Scene,
@@ -341,7 +317,7 @@ class Predictor:
         self._check_boxes(scene, regions)
         started = time.perf_counter()
         counts, order = scene.counts, scene.order
-        boxes = [own for row in self._entering(scene, regions) for own in row]
+        boxes = [own for row in self._supply.complete(scene, regions) for own in row]
         warps = [scene.warps[index] for index in order]
         text = self.processor.ask(questions, boxes, warps, history, counts, objects)
         text = text.to(self.model.device)

@@ -18,7 +18,8 @@ from parfocal.boxes import Boxes, Warp
 from parfocal.errors import DataError
 from parfocal.images import load_image
 from parfocal.models.frames import seen_boxes
-from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import ImageFeatures
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Regions
 from parfocal.predict.asking import read_boxes

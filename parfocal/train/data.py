@@ -29,7 +29,7 @@ from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_tur
 from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import DataError
-from parfocal.models.modeling import Perception
+from parfocal.models.outputs import Perception
 from parfocal.models.pictures import num_pictures, open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.augment import DetectionAugment, augment, learnable

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.errors import CheckpointError
 from parfocal.images import image_digest
-from parfocal.models.config import VisionConfig
-from parfocal.models.modeling import ParfocalForConditionalGeneration, Perception
+from parfocal.models.config_vision import VisionConfig
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import Perception
 from parfocal.models.pictures import open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Candidates

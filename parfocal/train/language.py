@@ -17,16 +17,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.nn.utils.rnn import pad_sequence
 
 from parfocal.models.config import TokenIds
-from parfocal.models.modeling import (
-    ImageFeatures,
-    ParfocalForConditionalGeneration,
-    Perception,
-    match_boxes,
-    rows_of,
-)
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import ImageFeatures, Perception
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import Regions, of_first, offer_ground_boxes, select_regions
+from parfocal.models.splicing import rows_of
 from parfocal.train.objectives import ObjectiveOutput
 
 
@@ -193,7 +190,8 @@ class LanguageObjective(nn.Module):
             return _Seen(text.input_ids, text.labels, text.attention_mask, image, None, None, terms)
         input_ids, labels = text.input_ids, text.labels
         if ids.first_region >= 0:
-            input_ids, labels = resolve_boxes(text, of_first(regions, pictures), ids)
+            floor = model.config.proposer.match_threshold
+            input_ids, labels = resolve_boxes(text, of_first(regions, pictures), ids, floor)
         live = model.live_mask(input_ids, text.attention_mask, rows_of(regions.mask, pictures))
         vectors = None if regions.features is None else rows_of(regions.features, pictures)
         return _Seen(input_ids, labels, live, image, vectors, regions, terms)
@@ -341,7 +339,9 @@ def scatter_slots(
     return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
 
 
-def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Tensor, Tensor]:
+def resolve_boxes(
+    text: TextBatch, regions: Regions, ids: TokenIds, threshold: float
+) -> tuple[Tensor, Tensor]:
     """Replace every `<ground_box>` by the name of the region slot that overlaps its box best.
 
     A turn with a box that no slot matches is not learned from: the model cannot name what was not
@@ -351,12 +351,13 @@ def resolve_boxes(text: TextBatch, regions: Regions, ids: TokenIds) -> tuple[Ten
         text: packed rows with labels and ground boxes.
         regions: the slots of each row, with their mask.
         ids: of the placeholders.
+        threshold: `ProposerConfig.match_threshold`.
 
     Returns:
         input_ids and labels, int[B, L] each, new tensors.
     """
     input_ids, labels = text.input_ids.clone(), text.labels.clone()
-    slots = match_boxes(text.ground_boxes, text.ground_mask, regions)
+    slots = match_boxes(text.ground_boxes, text.ground_mask, regions, threshold)
     rows, columns = torch.nonzero(input_ids == ids.ground_box, as_tuple=True)
     order = torch.cat([slots[row][text.ground_mask[row]] for row in range(len(slots))])
     names = ids.first_region + order.clamp(min=0)

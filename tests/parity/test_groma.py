@@ -24,7 +24,8 @@ from torch.nn.functional import interpolate
 from parfocal.models.checkpoints.convert import Conversion
 from parfocal.models.checkpoints.groma import OfficialConstants, convert_groma, groma_config
 from parfocal.models.deformable_attention import inverse_sigmoid, sine_positions
-from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.projector import merge_tokens
 from parfocal.models.proposer import Regions
 from parfocal.train.detection_losses import DetectionTarget, SetWeights, set_prediction_loss
@@ -192,7 +193,8 @@ def rendered(
     model, tokens = found.model, found.config["token_ids"]
     ids = model.config.token_ids
     rows = []
-    slots = [match_boxes(*boxes, regions) for boxes in (refer, ground)]
+    floor = model.config.proposer.match_threshold
+    slots = [match_boxes(*boxes, regions, floor) for boxes in (refer, ground)]
     official = found.inputs[f"{name}.input_ids"]
     labels = found.inputs.get(f"{name}.labels", torch.full_like(official, IGNORED))
     for row, (line, wanted) in enumerate(zip(official.tolist(), labels.tolist(), strict=True)):

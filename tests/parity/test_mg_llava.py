@@ -25,10 +25,12 @@ from parfocal.models.checkpoints.convert import convert
 from parfocal.models.checkpoints.mg_llava import MG_LLAVA
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.fusion import join_levels
-from parfocal.models.modeling import ImageFeatures, ParfocalForConditionalGeneration, rows_of
+from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import ImageFeatures
 from parfocal.models.presets import vary
 from parfocal.models.presets_mg_llava import mg_llava
 from parfocal.models.proposer import Regions
+from parfocal.models.splicing import rows_of
 from tests.parity.conftest import fixture_folders
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}

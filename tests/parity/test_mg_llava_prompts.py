@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText
-from parfocal.models.config import ProposerConfig, VisionConfig
+from parfocal.models.config_regions import ProposerConfig
+from parfocal.models.config_vision import VisionConfig
 from parfocal.models.processing import IGNORED, ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings
 from parfocal.models.templates import TEMPLATES

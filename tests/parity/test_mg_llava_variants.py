@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.ops import box_convert, roi_align
 
-from parfocal.models.config import FusionConfig, RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
+from parfocal.models.config_vision import FusionConfig
 from parfocal.models.fusion import FusionInputs, build_fusion
 from parfocal.models.multiscale_mean import MultiscaleMean, RegionsReadTokens, TokensReadRegions
 from tests.parity.conftest import fixture_folders

@@ -17,8 +17,8 @@ from parfocal.detectors.pipeline import MG_LLAVA, choose
 from parfocal.dialects.grounded import GroundedText
 from parfocal.images import image_frame
 from parfocal.models.frames import prepare_frame, seen_boxes
-from parfocal.models.modeling import rows_of
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.splicing import rows_of
 from parfocal.video import frame_indices
 from tests.parity.test_mg_llava import Recording, config_of, model_folders, recording, same
 from tests.parity.test_mg_llava_prompts import processor_of

@@ -19,7 +19,8 @@ from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import ObjectRef
 from parfocal.errors import ConfigError
-from parfocal.models.config import FusionConfig, ParfocalConfig
+from parfocal.models.config import ParfocalConfig
+from parfocal.models.config_vision import FusionConfig
 from parfocal.models.fusion import ConvGateFusion, FusionInputs
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor

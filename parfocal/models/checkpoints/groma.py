@@ -155,6 +155,7 @@ def _proposer(official: Mapping[str, Any], constants: OfficialConstants) -> dict
         "nms_threshold": official["nms_thres"],
         "max_regions": official["max_region_num"],
         "keep_best": True,
+        "match_threshold": 0.0,
         "hidden_size": detr["d_model"],
         "encoder_layers": detr["encoder_layers"],
         "decoder_layers": detr["decoder_layers"],

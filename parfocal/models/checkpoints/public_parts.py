@@ -36,7 +36,8 @@ from parfocal.models.checkpoints.official_groma import (
 )
 from parfocal.models.checkpoints.sources import Tensors, joined, open_tensors
 from parfocal.models.checkpoints.tokenizer_model import read_tokenizer
-from parfocal.models.config import ParfocalConfig, TokenIds, TowerConfig
+from parfocal.models.config import ParfocalConfig, TokenIds
+from parfocal.models.config_vision import TowerConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import FILE_NAME as OURS

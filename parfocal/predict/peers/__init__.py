@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from parfocal.errors import CheckpointError
 
 if TYPE_CHECKING:
-    import torch
-
+    from parfocal.predict.peers.files import Checkpoint
     from parfocal.predict.peers.verbs import PeerPredictor
 
 # model_type -> class; strings, so that reading the table loads no model code.
@@ -48,33 +47,19 @@ def model_type_of(folder: Path) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def load_peer(
-    folder: Path,
-    name: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    dialect: str | None = None,
-) -> PeerPredictor:
+def load_peer(checkpoint: Checkpoint) -> PeerPredictor:
     """Load a checkpoint of one of the families of `PEERS`.
-
-    Args:
-        folder: config, weights as safetensors, and processor files.
-        name: for answers and reports.
-        device: where it runs.
-        dtype: of the weights.
-        dialect: what the checkpoint speaks, where it is not what its family speaks.
 
     Raises:
         CheckpointError: if the family is not known or the files do not fit together.
         ConfigError: if the family can speak no other dialect.
     """
-    model_type = model_type_of(folder)
+    model_type = model_type_of(checkpoint.folder)
     if model_type not in PEERS:
         raise CheckpointError(
-            f"{folder} is of model_type {model_type!r}; the known peers are {', '.join(PEERS)}."
+            f"{checkpoint.folder} is of model_type {model_type!r}; the known peers are "
+            f"{', '.join(PEERS)}."
         )
     module, kind = PEERS[model_type].split(":")
-    peer: PeerPredictor = getattr(importlib.import_module(module), kind).load(
-        folder, name, device, dtype, dialect
-    )
+    peer: PeerPredictor = getattr(importlib.import_module(module), kind).load(checkpoint)
     return peer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -23,7 +22,7 @@ from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import check_lengths
-from parfocal.predict.peers.files import require_safetensors
+from parfocal.predict.peers.files import Checkpoint, require_safetensors
 from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best, no_choice
 from parfocal.predict.protocol import Picture
 
@@ -48,19 +47,13 @@ class DetectorPeer(PeerPredictor):
         self.model: Any = detector.model  # type: ignore[attr-defined]
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-        dialect: str | None = None,
-    ) -> Self:
+    def load(cls, checkpoint: Checkpoint) -> Self:
         """Load a checkpoint of the family."""
-        if dialect is not None:
+        if checkpoint.dialect is not None:
             raise no_choice(f"{cls.family} writes no text and has no dialect")
+        folder, device, dtype = checkpoint.folder, checkpoint.device, checkpoint.dtype
         require_safetensors(folder)
-        return cls(load_detector(folder, device=device, dtype=dtype), name)
+        return cls(load_detector(folder, device, dtype), checkpoint.name)
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:
         """The name alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,25 @@ from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError
 from parfocal.hub import first_line, refuse_gaps
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of one of the families, and how it is to be loaded.
+
+    Attributes:
+        folder: config, weights as safetensors, and processor files.
+        name: for answers and reports.
+        device: where it runs.
+        dtype: of the weights.
+        dialect: what the checkpoint speaks; None: what its family speaks.
+    """
+
+    folder: Path
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    dialect: str | None = None
 
 
 def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:

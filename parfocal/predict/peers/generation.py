@@ -19,7 +19,6 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import PIL.Image
@@ -37,7 +36,7 @@ from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import no_boxes, read_question
 from parfocal.predict.peers.confidence import Said, TokenProbabilities, score_boxes
-from parfocal.predict.peers.files import load_parts
+from parfocal.predict.peers.files import Checkpoint, load_parts
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, no_choice
 
@@ -79,18 +78,11 @@ class GenerativePeer(PeerPredictor):
         )
 
     @classmethod
-    def load(
-        cls,
-        folder: Path,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-        dialect: str | None = None,
-    ) -> Self:
+    def load(cls, checkpoint: Checkpoint) -> Self:
         """Load a checkpoint of the family."""
-        cls.choose_dialect(dialect)  # a wrong name is told before weights are read
-        model, processor = load_parts(folder, dtype)
-        return cls(model.to(device), processor, name, dialect)
+        cls.choose_dialect(checkpoint.dialect)  # a wrong name is told before weights are read
+        model, processor = load_parts(checkpoint.folder, checkpoint.dtype)
+        return cls(model.to(checkpoint.device), processor, checkpoint.name, checkpoint.dialect)
 
     @classmethod
     def choose_dialect(cls, name: str | None) -> Dialect:

@@ -10,12 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import PIL.Image
-import torch
 
 from parfocal.boxes import Boxes
 from parfocal.dialects.grounded import GroundedText
@@ -31,6 +29,7 @@ from parfocal.predict.asking import (
     read_phrase,
     read_question,
 )
+from parfocal.predict.peers.files import Checkpoint
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture
 from parfocal.predict.seeing import is_visual_video
@@ -95,19 +94,12 @@ class PeerPredictor(ABC):
 
     @classmethod
     @abstractmethod
-    def load(
-        cls,
-        folder: Path,
-        name: str,
-        device: torch.device,
-        dtype: torch.dtype,
-        dialect: str | None = None,
-    ) -> Self:
+    def load(cls, checkpoint: Checkpoint) -> Self:
         """Load a checkpoint of the family.
 
         Raises:
             CheckpointError: if its files do not fit together.
-            ConfigError: if it cannot speak `dialect`; None: the family's own.
+            ConfigError: if the family cannot speak the checkpoint's dialect.
         """
 
     @abstractmethod

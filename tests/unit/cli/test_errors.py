@@ -117,6 +117,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("eval", "msvd_qa", "--data", ".", "--out", "out"),
         r"test_q\.json' cannot be read",
     ),
+    "eval with a detector alone": ((*EVAL, "--detector", "owlv2"), r"--detector needs --tagger"),
     "eval into a file": (("eval", "scenes", "--out", "text.png/out"), r"cannot be made"),
     "demo into a file": (("demo", "--out", "text.png"), r"cannot be made"),
     "check of a missing file": (("data", "check", "gone.jsonl"), r"gone\.jsonl"),

@@ -81,6 +81,29 @@ def test_found_boxes_are_kept_where_asked(run, scene, finder, asked, tmp_path) -
     assert list((tmp_path / "boxes").rglob("settings.json"))
 
 
+def test_a_benchmark_is_asked_with_boxes_and_says_what_found_them(
+    run, tiny_scenes, finder, asked, tmp_path
+) -> None:
+    words = ("eval", "scenes", *finder, "--boxes-cache", tmp_path / "boxes", "--json")
+    done = run(*words, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert asked == [2]  # one picture, looked at once
+    assert "reads the boxes of a detector" not in done.err
+    told = json.loads((tmp_path / "out" / "report.json").read_text())["protocol"]["finder"]
+    assert told == json.loads(done.out)["protocol"]["finder"]
+    assert told["tagger"] == {"kind": "fixed", "tags": ["cat", "red car"]}
+    assert (told["detector"]["kind"], told["settings"]["threshold"]) == ("owlv2", 0.2)
+
+
+@pytest.mark.parametrize("verb", ["ask", "eval"])
+def test_a_model_that_finds_regions_itself_takes_no_finder(run, scene, finder, tmp_path, verb):
+    words = (scene, QUESTION) if verb == "ask" else ("scenes", "--out", tmp_path / "out")
+    done = run(verb, *words, "--model", "mini", *finder[2:])
+    assert (done.code, done.out) == (1, "")
+    assert "mini does not read the boxes of a detector" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from parfocal.boxes import Boxes
 from parfocal.data import ImageRef, Sample
-from parfocal.data.mixing import AHEAD, OpenMixture, Shard, open_mixture, task_views
+from parfocal.data.mixing import AHEAD, OpenMixture, open_mixture, task_views
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.schedule import Interleave
+from parfocal.data.shard import Shard
 from parfocal.errors import ConfigError, DataError
 from tests.unit.data.mixed import flat, make_samples, write_rows
 

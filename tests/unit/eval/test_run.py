@@ -61,6 +61,16 @@ def test_protocol_says_what_the_model_was_asked_in(oracle: Any, tmp_path: Path) 
     assert protocol["dialect"] == "plain"
 
 
+def test_protocol_says_what_found_the_boxes_that_nobody_gave(oracle: Any, tmp_path: Path) -> None:
+    assert run_benchmark("scenes", oracle, tmp_path, limit=1)["protocol"]["finder"] is None
+    oracle.finder = SimpleNamespace(identity={"tagger": {"kind": "fixed"}})
+    report = run_benchmark("scenes", oracle, tmp_path, limit=1)
+    assert report["protocol"]["finder"] == {"tagger": {"kind": "fixed"}}
+    assert rescore("scenes", tmp_path, limit=1) == report
+    oracle.finder = object()  # one of a user's own, which says nothing
+    assert run_benchmark("scenes", oracle, tmp_path, limit=1)["protocol"]["finder"] == "object"
+
+
 def test_predictions_survive_the_file(oracle: Any, tmp_path: Path) -> None:
     run_benchmark("scenes", oracle, tmp_path)
     path = tmp_path / "predictions.jsonl"

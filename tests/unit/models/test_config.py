@@ -8,16 +8,9 @@ import json
 import pytest
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import (
-    FusionConfig,
-    ParfocalConfig,
-    ProjectorConfig,
-    ProposerConfig,
-    RegionsConfig,
-    TokenIds,
-    TowerConfig,
-    VisionConfig,
-)
+from parfocal.models.config import ParfocalConfig, TokenIds
+from parfocal.models.config_regions import ProposerConfig, RegionsConfig
+from parfocal.models.config_vision import FusionConfig, ProjectorConfig, TowerConfig, VisionConfig
 from parfocal.models.presets import tiny
 
 PARTS = (
@@ -87,6 +80,12 @@ def test_lists_become_tuples_so_that_parts_compare():
 def test_towers_are_read_from_plain_mappings():
     vision = VisionConfig.from_dict({"towers": [{"image_size": 32}, {"image_size": 64}]})
     assert [tower.image_size for tower in vision.towers] == [32, 64]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_match_threshold_is_an_iou(value):
+    with pytest.raises(ConfigError, match=rf"match_threshold is {value}; it is an IoU"):
+        ProposerConfig(match_threshold=value)
 
 
 @pytest.mark.parametrize("count", [0, 3])

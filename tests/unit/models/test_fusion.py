@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import FusionConfig
+from parfocal.models.config_vision import FusionConfig
 from parfocal.models.fusion import CrossAttention, FusionInputs, build_fusion, join_levels
 
 

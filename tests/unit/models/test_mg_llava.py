@@ -10,10 +10,11 @@ from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
-from parfocal.models.modeling import ParfocalForConditionalGeneration, rows_of
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.models.presets_mg_llava import mg_llava
 from parfocal.models.settings import PromptTemplate
+from parfocal.models.splicing import rows_of
 from parfocal.models.templates import VICUNA
 from parfocal.models.tokenizers import END
 from tests.unit.models.builders import HIGH, LOW, build_mg_llava, inputs_of, pictures

@@ -11,7 +11,8 @@ from parfocal.boxes import Boxes
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
-from parfocal.models.modeling import ParfocalForConditionalGeneration, match_boxes
+from parfocal.models.matching import match_boxes
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, packed_attention
 from parfocal.models.presets import tiny, vary
 from parfocal.models.proposer import Candidates, Regions, select_regions
@@ -262,6 +263,20 @@ def test_match_boxes_takes_the_best_live_slot():
     assert match_boxes(boxes, torch.tensor([[True, True, False]]), regions).tolist() == [
         [0, -1, -1]
     ]
+
+
+def test_match_boxes_without_a_floor_gives_every_box_a_live_slot():
+    box, point = [0.5, 0.5, 0.2, 0.2], [0.7, 0.7, 0.0, 0.0]
+    regions = Regions(
+        torch.tensor([[point, box, point]]), torch.ones(1, 3), torch.tensor([[False, True, True]])
+    )
+    touched = [0.65, 0.5, 0.2, 0.2]  # IoU 1/7 with `box`
+    boxes = torch.tensor([[touched, [0.1, 0.1, 0.1, 0.1], point, touched]])
+    mask = torch.tensor([[True, True, True, False]])
+    assert match_boxes(boxes, mask, regions, 0.0).tolist() == [[1, 1, 1, -1]]
+    assert match_boxes(boxes, mask, regions, 0.15).tolist() == [[-1] * 4]
+    nothing = Regions(regions.boxes, regions.scores, torch.zeros(1, 3, dtype=torch.bool))
+    assert match_boxes(boxes, mask, nothing, 0.0).tolist() == [[-1] * 4]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, roi_align
 
-from parfocal.models.config import RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.fusion import join_levels
 from parfocal.models.multiscale_mean import (
     MultiscaleMean,

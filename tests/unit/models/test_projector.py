@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import ProjectorConfig
+from parfocal.models.config_vision import ProjectorConfig
 from parfocal.models.projector import Projector, merge_tokens
 
 

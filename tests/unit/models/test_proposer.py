@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.models.config import ProposerConfig
+from parfocal.models.config_regions import ProposerConfig
 from parfocal.models.proposer import (
     Candidates,
     DenseProposer,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from parfocal.errors import ConfigError
-from parfocal.models.config import RegionsConfig
+from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.proposer import Regions
 from parfocal.models.regions import LevelFusion, MultilevelRoi, RankContext, build_regions
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from parfocal.errors import ConfigError, ShapeError
-from parfocal.models.config import TowerConfig, VisionConfig
+from parfocal.models.config_vision import TowerConfig, VisionConfig
 from parfocal.models.vision import Tower, VisionTowers, as_map
 from parfocal.predict.predictor import Predictor
 

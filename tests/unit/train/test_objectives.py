@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,7 +56,7 @@ def row(
 
 def test_placeholders_become_the_names_of_the_slots_that_hold_their_boxes():
     text = row([9, 4, 7, 4, 8], [1, 2, 3, 4], [0, 1, 1, 1, 1], [RIGHT, LEFT])
-    ids, labels = resolve_boxes(text, slots(NOWHERE, LEFT, RIGHT), IDS)
+    ids, labels = resolve_boxes(text, slots(NOWHERE, LEFT, RIGHT), IDS, 0.5)
     assert ids.tolist() == [[9, 102, 7, 101, 8]]
     assert labels.tolist() == [[IGNORED, 102, 7, 101, 8]]
     assert text.input_ids.tolist() == [[9, 4, 7, 4, 8]]  # new tensors
@@ -62,22 +64,34 @@ def test_placeholders_become_the_names_of_the_slots_that_hold_their_boxes():
 
 def test_a_box_of_the_question_is_named_but_not_learned():
     text = row([4, 6, 4, 8], [2, 3], [1, 1, 1, 1], [LEFT, RIGHT])
-    ids, labels = resolve_boxes(text, slots(LEFT, RIGHT), IDS)
+    ids, labels = resolve_boxes(text, slots(LEFT, RIGHT), IDS, 0.5)
     assert ids.tolist() == [[100, 6, 101, 8]]
     assert labels.tolist() == [[IGNORED, IGNORED, 101, 8]]
 
 
 def test_a_turn_with_an_unmatched_box_is_not_learned_and_others_are():
     text = row([4, 7, 4, 8, 4, 9], [0, 1, 2, 3, 4, 5], [1, 1, 2, 2, 3, 3], [LEFT, RIGHT, LEFT])
-    ids, labels = resolve_boxes(text, slots(LEFT, NOWHERE), IDS)
+    ids, labels = resolve_boxes(text, slots(LEFT, NOWHERE), IDS, 0.5)
     assert labels.tolist() == [[100, 7, IGNORED, IGNORED, 100, 9]]
     assert IDS.ground_box not in ids
 
 
 def test_a_dead_slot_matches_nothing():
     text = row([4, 7], [0, 1], [1, 1], [RIGHT])
-    _, labels = resolve_boxes(text, slots(LEFT, RIGHT, live=1), IDS)
+    _, labels = resolve_boxes(text, slots(LEFT, RIGHT, live=1), IDS, 0.5)
     assert labels.tolist() == [[IGNORED, IGNORED]]
+
+
+def test_without_a_floor_the_nearest_live_slot_names_every_box():
+    """As Groma's training does: the best overlap however small, the first live slot without any."""
+    beside, far = [0.3, 0.5, 0.2, 0.2], [0.9, 0.1, 0.01, 0.01]  # IoU 1/3 with LEFT; none with any
+    text = row([4, 7, 4, 8], [0, 1, 2, 3], [1, 1, 2, 2], [beside, far])
+    dead_first = slots(far, NOWHERE, LEFT)
+    dead_first.mask[0, 0] = False
+    ids, labels = resolve_boxes(text, dead_first, IDS, 0.0)
+    assert ids.tolist() == labels.tolist() == [[102, 7, 101, 8]]
+    _, floored = resolve_boxes(text, dead_first, IDS, 0.3)
+    assert floored.tolist() == [[102, 7, IGNORED, IGNORED]]
 
 
 def test_every_row_finds_its_own_slots():
@@ -94,7 +108,7 @@ def test_every_row_finds_its_own_slots():
             (here.boxes, there.boxes), (here.scores, there.scores), (here.mask, there.mask)
         )
     ))  # fmt: skip
-    assert resolve_boxes(both, regions, IDS)[0].tolist() == [[100, 7], [101, 7]]
+    assert resolve_boxes(both, regions, IDS, 0.5)[0].tolist() == [[100, 7], [101, 7]]
 
 
 # scatter_slots
@@ -235,6 +249,22 @@ def test_language_and_alignment_are_learned_on_one_batch(make_model, processor, 
     assert seen[0]["loss"] == pytest.approx(seen[0]["answer"] + 0.5 * aligned)
     assert seen[-1]["answer"] < 0.9 * seen[0]["answer"]
     assert seen[-1]["names"] < seen[0]["names"]
+
+
+def test_the_model_says_how_well_a_region_must_fit_to_name_a_box(make_model, processor, toy_talk):
+    batch, logged = ConversationCollator(processor)(toy_talk[:2]), []
+
+    def learned(threshold: float) -> int:
+        model = make_model()
+        model.config.proposer = replace(model.config.proposer, match_threshold=threshold)
+        objective = build_language_objective(model, processor)
+        seen = objective._see(batch["pixel_values"], batch["text"], (1, 1), None)
+        logged.append(float(seen.terms["proposed"]))
+        return int((seen.labels != IGNORED).sum())
+
+    everything = int((batch["text"].labels != IGNORED).sum())
+    assert learned(1.0) < learned(0.0) == everything
+    assert logged[0] == logged[1]  # what counts as proposed is no matter of names
 
 
 def test_names_of_regions_count_as_the_stage_says(make_model, processor):

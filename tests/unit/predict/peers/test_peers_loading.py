@@ -15,6 +15,7 @@ from parfocal.errors import CheckpointError
 from parfocal.images import image_frame
 from parfocal.predict.peers import PEERS, load_peer
 from parfocal.predict.peers.confidence import TokenProbabilities
+from parfocal.predict.peers.files import Checkpoint
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_another_family_is_named_with_those_that_are_known(copy, tmp_path):
     folder = copy("paligemma")
     rewrite(folder / "config.json", model_type="whisper")
     with pytest.raises(CheckpointError, match=r"model_type 'whisper'.*qwen2_5_vl"):
-        load_peer(folder, "x", torch.device("cpu"), torch.float32)
+        load_peer(Checkpoint(folder, "x", torch.device("cpu"), torch.float32))
     with pytest.raises(CheckpointError, match="qwen2_5_vl, qwen3_vl"):
         parfocal.load(folder)
 
