@@ -19,7 +19,7 @@ from parfocal.dialects.grounded import ObjectRef, RegionRef
 from parfocal.errors import ConfigError, DataError
 from parfocal.models.frames import seen_boxes
 from parfocal.models.modeling import rows_of
-from parfocal.models.processing import IGNORED
+from parfocal.models.text_batch import IGNORED
 from parfocal.train.data import AnswerCollator
 from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
