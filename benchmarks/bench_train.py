@@ -7,6 +7,9 @@ The first form trains mini on seeded scenes, on this machine's processor:
 
 - packing: all questions about a picture in one row, against a row each. Tokens a second are those
   of questions and answers, which are the same in both; pictures and slots do not count.
+- shared_rows: Samples that share rows, `row_length` of a stage, against a row a Sample, each padded
+  to the longest of its batch. One in four Samples has all questions about a picture, one has one,
+  and two are in words alone. Tokens a second are all but padding, which are the same in both.
 - features: Groma's alignment at mini's size (towers, proposer and language model are frozen, a
   caption a picture), read from files, against features kept on disk.
 
@@ -41,7 +44,8 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.info import prefill_flops
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import get_preset, vary
-from parfocal.models.processing import IGNORED, ParfocalProcessor, TextBatch
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.recipes import get_recipe, parts_of
 from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, meta_model, row_flops
@@ -134,6 +138,46 @@ def bench_packing(pictures: int, repeats: int) -> dict[str, float]:
         "single_tokens_per_second": tokens[0] / off,
         "ratio": off / on,
     }
+
+
+def bench_shared_rows(pictures: int, repeats: int, row_length: int) -> dict[str, float]:
+    """Compare rows that Samples share with a row a Sample, on Samples of uneven length."""
+    objective, optimizer, processor = mini(TALK)
+    samples = uneven(pictures, processor)
+    shared = batches(samples, AnswerCollator(processor, row_length=row_length))
+    single = batches(samples, AnswerCollator(processor))
+    tokens = sum(int(batch["text"].attention_mask.sum()) for batch in single)
+
+    def train(rows: list[dict[str, Any]]) -> None:
+        for batch in rows:
+            step(objective, optimizer, batch)
+
+    on, off = alternate(lambda: train(shared), lambda: train(single), repeats)
+    read = sum(batch["text"].places.numel() for batch in shared)
+    padded = sum(batch["text"].input_ids.numel() for batch in single)
+    return {
+        "row_length": row_length,
+        "rows_a_sample": sum(len(batch["text"].places) for batch in shared) / len(samples),
+        "shared_padding": 1 - tokens / read,
+        "single_padding": 1 - tokens / padded,
+        "shared_tokens_per_second": tokens / on,
+        "single_tokens_per_second": tokens / off,
+        "ratio": off / on,
+    }
+
+
+def uneven(count: int, processor: ParfocalProcessor) -> list[Sample]:
+    """Samples of a mixture: one in four with all questions, one with one, two in words alone."""
+    reader, rows = SceneReader("train", count, get_recipe("mini").sides), []
+    for index in range(count):
+        sample = with_turns(reader[index], processor.dialect, np.random.default_rng(index))
+        if index % 4 == 1:
+            sample = dataclasses.replace(sample, turns=sample.turns[:2])
+        elif index % 4 > 1:
+            said = GroundedText.of(" ".join(turn.text.plain for turn in sample.turns[:2]))
+            sample = Sample(sample.id, (), (Turn("user", said), Turn("assistant", said)))
+        rows.append(sample)
+    return rows
 
 
 def batches(
@@ -316,6 +360,7 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--row-length", type=int, default=512, help="of rows that Samples share")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--preset")
     parser.add_argument("--lora", type=int, default=0, help="rank; 0 trains all of the text model")
@@ -332,6 +377,7 @@ def main() -> None:
         torch.set_num_threads(1)
         found = {
             "packing": bench_packing(args.pictures, args.repeats),
+            "shared_rows": bench_shared_rows(args.pictures, args.repeats, args.row_length),
             "features": bench_features(args.pictures, args.repeats),
         }
     found["versions"] = {"torch": torch.__version__}

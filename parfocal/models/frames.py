@@ -1,9 +1,11 @@
-"""How frames of a video enter the towers, which is not how pictures do.
+"""How pictures enter the towers, and how frames of a video do, which is another way.
 
 Shapes: S input side of a tower, H rows and W columns of a frame.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +16,39 @@ from torch.nn.functional import interpolate, pad
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.images import image_frame
 from parfocal.models.config_vision import TowerConfig, VisionConfig
+
+
+def prepare_picture(image: Image.Image, vision: VisionConfig) -> tuple[list[Tensor], Warp]:
+    """Turn a decoded picture into one float[3, S, S] a tower, and the Warp to the unit square.
+
+    `pad` centres the picture on a square of the tower's mean colour before it is resized (bicubic,
+    antialiased). A tower with `input_from` gets the other one's input, shrunk.
+    """
+    tensors = []
+    for tower in vision.towers:
+        canvas = image
+        if vision.resize == "pad" and image.width != image.height:
+            canvas = _pad_square(image, tower.image_mean, vision.pad_rounding)
+        side = tower.image_size
+        if canvas.size != (side, side):
+            canvas = canvas.resize((side, side), Image.Resampling.BICUBIC)
+        values = torch.from_numpy(np.asarray(canvas, np.float32) / 255.0).permute(2, 0, 1)
+        mean, std = (
+            torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std)
+        )
+        tensors.append((values - mean) / std)
+    for index, tower in enumerate(vision.towers):
+        if tower.input_from is not None:
+            source, side = tensors[tower.input_from][None], tower.image_size
+            tensors[index] = interpolate(source, (side, side), mode="bilinear")[0]
+    return tensors, picture_warp(image_frame(image), vision)
+
+
+def picture_warp(frame: Frame, vision: VisionConfig) -> Warp:
+    """Return the Warp from a picture's pixels to the unit square of the model's input."""
+    pads = vision.resize == "pad"
+    warp = Warp.pad_to_square(frame) if pads else Warp.identity(frame)
+    return warp.then(Warp.to_unit(warp.target))
 
 
 def prepare_frame(image: Image.Image, vision: VisionConfig) -> tuple[list[Tensor], Warp]:
@@ -64,6 +99,14 @@ def seen_boxes(boxes: Boxes, warp: Warp) -> Boxes:
     """
     unit = warp.apply(boxes).xyxy
     return boxes[np.all((unit[:, 2:] >= 0) & (unit[:, :2] <= 1), axis=1)]
+
+
+def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:
+    """Centre the picture on a square of the mean colour, at the offsets of `Warp.pad_to_square`."""
+    side, whole = max(image.size), round if rounding == "nearest" else int
+    canvas = Image.new("RGB", (side, side), tuple(whole(255 * value) for value in mean))
+    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return canvas
 
 
 def _enter(values: Tensor, tower: TowerConfig, padded: bool) -> Tensor:

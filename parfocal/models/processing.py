@@ -9,10 +9,8 @@ Shapes: B rows, L tokens, U user boxes, G boxes of answers, K object images, S i
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from parfocal.boxes import Boxes, Frame, Warp
@@ -29,61 +26,16 @@ from parfocal.dialects import Dialect, Parsed, View, get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.dialects.objects import OBJECT_MARK
 from parfocal.dialects.region_tokens import region_token
-from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
-from parfocal.images import image_frame
+from parfocal.errors import CheckpointError, ConfigError, DialectError
 from parfocal.models.config import ParfocalConfig, TokenIds
-from parfocal.models.frames import frame_warp, prepare_frame
-from parfocal.models.objects import check_objects, expand, object_tokens, pad_rows, shown_objects
+from parfocal.models.frames import frame_warp, picture_warp, prepare_frame, prepare_picture
+from parfocal.models.objects import check_objects, object_tokens, pad_rows, shown_objects
 from parfocal.models.pictures import num_pictures, shown_regions
+from parfocal.models.prompts import Prompt
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
-
-logger = logging.getLogger(__name__)
+from parfocal.models.text_batch import TextBatch, padded, text_row
 
 FILE_NAME = "parfocal_processor.json"
-IGNORED = -100
-
-
-@dataclass
-class TextBatch:
-    """Tokens of a batch.
-
-    Attributes:
-        input_ids: int[B, L].
-        attention_mask: int[B, L], 0 at padding.
-        user_boxes: float[B, U, 4], cxcywh in the unit frame of the model's square input, padded; a
-            row a picture, where rows have other numbers of pictures than one.
-        user_mask: bool[B, U], False in padding.
-        labels: int[B, L], -100 where nothing is learned; None when asking.
-        turn: int[B, L], 0 in the prefix all turns share, k in the k-th question and answer, -1 in
-            padding; None when asking.
-        ground_boxes: float[B, G, 4], the boxes behind `<ground_box>` in order of appearance, in the
-            same frame, of each row's first picture; None when asking.
-        ground_mask: bool[B, G], False in padding; None when asking.
-        object_pixels: one float[B, K, 3, S, S] a tower, the object images that each row shows, in
-            order of appearance, padded; None where no row shows any.
-        object_mask: bool[B, K], False in padding; likewise.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    user_boxes: Tensor
-    user_mask: Tensor
-    labels: Tensor | None = None
-    turn: Tensor | None = None
-    ground_boxes: Tensor | None = None
-    ground_mask: Tensor | None = None
-    object_pixels: list[Tensor] | None = None
-    object_mask: Tensor | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
-        """Return the same batch on another device."""
-
-        def move(value: Any) -> Any:
-            if isinstance(value, list):
-                return [move(item) for item in value]
-            return None if value is None else value.to(device, non_blocking=non_blocking)
-
-        return TextBatch(**{item.name: move(getattr(self, item.name)) for item in fields(self)})
 
 
 class ParfocalProcessor:
@@ -100,34 +52,14 @@ class ParfocalProcessor:
         self.tokenizer = tokenizer
         self.settings = settings
         self.dialect: Dialect = get_dialect(settings.dialect)
+        self._prompt = Prompt(tokenizer, settings)
         self._markup = tuple(tokenizer.get_added_vocab())
 
     # pictures
 
     def picture(self, image: Image.Image) -> tuple[list[Tensor], Warp]:
-        """Turn a decoded picture into one float[3, S, S] a tower, and the Warp to the unit square.
-
-        `pad` centres the picture on a square of the tower's mean colour before it is resized
-        (bicubic, antialiased). A tower with `input_from` gets the other one's input, shrunk.
-        """
-        vision, tensors = self.settings.vision, []
-        for tower in vision.towers:
-            canvas = image
-            if vision.resize == "pad" and image.width != image.height:
-                canvas = _pad_square(image, tower.image_mean, vision.pad_rounding)
-            side = tower.image_size
-            if canvas.size != (side, side):
-                canvas = canvas.resize((side, side), Image.Resampling.BICUBIC)
-            values = torch.from_numpy(np.asarray(canvas, np.float32) / 255.0).permute(2, 0, 1)
-            mean, std = (
-                torch.tensor(value)[:, None, None] for value in (tower.image_mean, tower.image_std)
-            )
-            tensors.append((values - mean) / std)
-        for index, tower in enumerate(vision.towers):
-            if tower.input_from is not None:
-                source, side = tensors[tower.input_from][None], tower.image_size
-                tensors[index] = interpolate(source, (side, side), mode="bilinear")[0]
-        return tensors, self.warp(image_frame(image))
+        """Turn a decoded picture into one float[3, S, S] a tower, and a Warp to the unit square."""
+        return prepare_picture(image, self.settings.vision)
 
     def warp(self, frame: Frame, video: bool = False) -> Warp:
         """Lead from the pixels of a picture to the unit square of the model's input.
@@ -142,9 +74,7 @@ class ParfocalProcessor:
         if video:
             self._require_video()
             return frame_warp(frame, self.settings.vision)
-        pads = self.settings.vision.resize == "pad"
-        warp = Warp.pad_to_square(frame) if pads else Warp.identity(frame)
-        return warp.then(Warp.to_unit(warp.target))
+        return picture_warp(frame, self.settings.vision)
 
     def pixel_values(
         self, images: Sequence[Image.Image], frames: Sequence[bool] | None = None
@@ -223,10 +153,10 @@ class ParfocalProcessor:
             start += count
             ids, earlier = self.prefix_ids(count), history[index] if history else ()
             for number, (asked, answered) in enumerate(earlier):
-                said, after = self._answer_ids(answered)
-                ids += self._question_ids(asked, number, count) + said + after
+                said, after = self._prompt.answer(answered)
+                ids += self._prompt.question(asked, number, count) + said + after
             asking = self.render_question(question, own, warp)
-            rows.append(ids + self._question_ids(asking, len(earlier), count))
+            rows.append(ids + self._prompt.question(asking, len(earlier), count))
             written.append("".join([*(asked for asked, _ in earlier), asking]))
         shown = self._object_values(written, objects or [()] * len(rows))
         width = max(len(row) for row in rows)
@@ -277,17 +207,7 @@ class ParfocalProcessor:
             pictures: how many, one after the other with their slots; without any, only the
                 tokenizer's start token is left, where the template has it.
         """
-        settings, ids = self.settings, self.settings.token_ids
-        row = [] if settings.template.bos == "none" else self._bos()
-        if not pictures:
-            return row
-        row += self._ids(settings.template.opening)
-        between, slots = self._ids(settings.template.between), []
-        for slot in range(settings.num_slots):
-            name = [ids.first_region + slot] if settings.layout == "interleaved" else []
-            slots += [*name, ids.region]
-        row += ([ids.image] * settings.num_image_tokens + between + slots) * pictures
-        return row + self._ids(settings.template.ready)
+        return self._prompt.prefix(pictures)
 
     def unit_boxes(self, boxes: Sequence[Boxes], warps: Sequence[Warp]) -> tuple[Tensor, Tensor]:
         """Bring boxes into the model's unit frame, padded to the longest row.
@@ -324,6 +244,7 @@ class ParfocalProcessor:
         warps: Sequence[Warp],
         objects: Sequence[Sequence[Image.Image]] | None = None,
         max_length: int = 0,
+        row_length: int = 0,
     ) -> TextBatch:
         """Tokenise every sample as one row: the shared prefix, then each question with its answer.
 
@@ -338,6 +259,8 @@ class ParfocalProcessor:
             objects: the object images of each; its pictures behind the first, opened here, if None.
             max_length: most tokens of a row behind the prefix: turns that do not fit are left out;
                 of the first one, the answer is cut if the question fits. 0: no limit.
+            row_length: let the language model read samples in rows that they share, each to itself,
+                until a row holds so many tokens; 0: a row a sample.
 
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer; see
@@ -350,86 +273,30 @@ class ParfocalProcessor:
             boxes = shown_regions(sample, own)
             first = own[0] if count else Warp.identity(sample.regions.frame)
             asked = boxes[0] if count else sample.regions
-            rows.append(self._packed_row(sample, asked, first, count, max_length or sys.maxsize))
+            view = View(asked.frame, first, user_regions=asked)
+            room = max_length or sys.maxsize
+            rows.append(
+                text_row(sample, view, count, room, prompt=self._prompt, dialect=self.dialect)
+            )
             firsts.append(first)
             regions += boxes
             start += count
-        width, pad = max(len(row[0]) for row in rows), self.tokenizer.pad_token_id
-        columns = [
-            torch.tensor([row[index] + [fill] * (width - len(row[index])) for row in rows])
-            for index, fill in enumerate((pad, IGNORED, -1))
-        ]
         user_boxes, user_mask = self.unit_boxes(regions, warps)
-        ground_boxes, ground_mask = self.unit_boxes([row[3] for row in rows], firsts)
-        attention = (columns[2] >= 0).long()
-        written = [row[4] for row in rows]
+        ground_boxes, ground_mask = self.unit_boxes([row.boxes for row in rows], firsts)
+        written = [row.written for row in rows]
         if objects is None:
             objects = [
                 sample.open_images()[1:] if OBJECT_MARK.search(text) else []
                 for sample, text in zip(samples, written, strict=True)
             ]
         return TextBatch(
-            input_ids=columns[0],
-            attention_mask=attention,
             user_boxes=user_boxes,
             user_mask=user_mask,
-            labels=columns[1],
-            turn=columns[2],
             ground_boxes=ground_boxes,
             ground_mask=ground_mask,
+            **padded(rows, self.tokenizer.pad_token_id, row_length),
             **self._object_values(written, objects),
         )
-
-    def _packed_row(
-        self, sample: Sample, regions: Boxes, warp: Warp, pictures: int, room: int
-    ) -> tuple[list[int], list[int], list[int], Boxes, str]:
-        written, template = "", self.settings.template
-        ids = self.prefix_ids(pictures)
-        labels, turn = [IGNORED] * len(ids), [0] * len(ids)
-        frame = regions.frame
-        view = View(frame, warp, user_regions=regions)
-        ground, fits = [Boxes.empty(frame)], True
-        if len(sample.turns) % 2:
-            raise DataError(
-                f"sample {sample.id!r} has {len(sample.turns)} turns; "
-                "questions and answers must alternate."
-            )
-        for number in range(0, len(sample.turns), 2):
-            question, answer = sample.turns[number], sample.turns[number + 1]
-            if (question.role, answer.role) != ("user", "assistant"):
-                raise DataError(
-                    f"sample {sample.id!r}, turn {number}: "
-                    "expected a user's turn and an assistant's after it."
-                )
-            check_objects(question.text, readable=self.settings.num_object_tokens > 0)
-            check_objects(answer.text, readable=False)
-            asking = self.dialect.render(question.text, view)
-            asked = self._question_ids(asking, number // 2, pictures)
-            said, after = self._answer_ids(self.dialect.render(answer.text, view))
-            fits = len(asked) + len(said) + len(after) <= room
-            if not fits:
-                logger.info("%s: turn %d and what follows is too long", sample.id, number)
-                if number or len(asked) >= room:
-                    break
-                said, after = said[: room - len(asked)], []
-            room -= len(asked) + len(said) + len(after)
-            written += asking
-            ids += asked + said + after
-            labels += [IGNORED] * len(asked) + said + [IGNORED] * len(after)
-            place = number // 2 + 1 if template.packing == "parallel" else 1
-            turn += [place] * (len(asked) + len(said) + len(after))
-            phrases = (*question.text.phrases, *answer.text.phrases)
-            ground += [
-                phrase.boxes.replace(scores=None, labels=None)
-                for phrase in phrases
-                if len(phrase.boxes)
-            ]
-            if not fits:
-                break
-        boxes = Boxes.concat(ground)
-        if not fits:  # a cut answer names fewer boxes than it had
-            boxes = boxes[: ids.count(self.settings.token_ids.ground_box)]
-        return ids, labels, turn, boxes, written
 
     # answers
 
@@ -456,34 +323,9 @@ class ParfocalProcessor:
     def stop_ids(self) -> list[int]:
         """Tokens that end an answer: the tokenizer's end, and the template's where one token."""
         template, end = self.settings.template, self.tokenizer.eos_token_id
-        single = [
-            ids[0] for ids in map(self._ids, (template.end, *template.stops)) if len(ids) == 1
-        ]
+        marks = map(self._prompt.ids, (template.end, *template.stops))
+        single = [ids[0] for ids in marks if len(ids) == 1]
         return list(dict.fromkeys(([] if end is None else [end]) + single))
-
-    def _question_ids(self, text: str, number: int = 0, pictures: int = 1) -> list[int]:
-        """Tokenise question `number` of a conversation, counting from 0."""
-        template, user = self.settings.template, self.settings.template.user
-        if number == 0 and pictures and template.first is not None:
-            user = template.first
-        start = self._bos() if number and template.bos == "turns" else []
-        whole = user + text + template.turn_end + template.assistant
-        if not self.settings.num_object_tokens:
-            return start + self._ids(whole)
-        places = [self.settings.token_ids.object] * self.settings.num_object_tokens
-        return start + expand(whole, self._ids, places)
-
-    def _answer_ids(self, text: str) -> tuple[list[int], list[int]]:
-        """Return an answer with its end, and what stands between it and the next question."""
-        template = self.settings.template
-        return self._ids(text + template.end), self._ids(template.separator)
-
-    def _bos(self) -> list[int]:
-        token = self.tokenizer.bos_token_id
-        return [] if token is None else [token]
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
 
     # on disk
 
@@ -578,11 +420,3 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
         "object": "<object>",
     }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})
-
-
-def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:
-    """Centre the picture on a square of the mean colour, at the offsets of `Warp.pad_to_square`."""
-    side, whole = max(image.size), round if rounding == "nearest" else int
-    canvas = Image.new("RGB", (side, side), tuple(whole(255 * value) for value in mean))
-    canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return canvas

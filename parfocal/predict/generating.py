@@ -16,9 +16,10 @@ from transformers import LogitsProcessorList
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures
-from parfocal.models.processing import ParfocalProcessor, TextBatch
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Regions, of_first
 from parfocal.models.splicing import rows_of
+from parfocal.models.text_batch import TextBatch
 from parfocal.predict.seeing import cast
 
 logger = logging.getLogger(__name__)

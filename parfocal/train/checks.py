@@ -26,7 +26,8 @@ from parfocal.data.scenes.sprites import art_path
 from parfocal.errors import CheckpointError, ConfigError, ParfocalError
 from parfocal.models.checkpoints.sources import local_folder
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.processing import IGNORED, ParfocalProcessor
+from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations

@@ -27,8 +27,8 @@ Memory of a process, in bytes:
   time, all as long as the longest. With bfloat16 half of it outside the language model, which runs
   in bfloat16. Checkpointed layers keep their float32 input and, one at a time, all else.
 
-Left out: padding, the objective's own heads, the class heads of detection, RoIAlign, what an
-allocator wastes, and that frozen features can be kept.
+Left out: padding, that Samples can share rows, the objective's own heads, the class heads of
+detection, RoIAlign, what an allocator wastes, and that frozen features can be kept.
 """
 
 from __future__ import annotations

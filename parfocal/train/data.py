@@ -222,12 +222,14 @@ class AnswerCollator:
         max_length: text tokens of a row, see `Stage`.
         cache: where the features of pictures are, so that these are not opened; None opens them.
         seed: of the run; with what a Sample is, it decides which slots its regions get.
+        row_length: tokens up to which Samples share a row, see `Stage`.
     """
 
     processor: ParfocalProcessor
     max_length: int = 0
     cache: FeatureCache | None = None
     seed: int = 0
+    row_length: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective.
@@ -244,7 +246,7 @@ class AnswerCollator:
             objects.append(sample.open_images()[1:] if shown else [])
             frames, video = sample.frames[: num_pictures(sample)], shows_video(sample)
             warps += [self.processor.warp(frame, video) for frame in frames]
-        text = self.processor.pack(samples, warps, objects, self.max_length)
+        text = self.processor.pack(samples, warps, objects, self.max_length, self.row_length)
         return {
             "pixel_values": self._pictures(samples),
             "text": text,
@@ -292,16 +294,22 @@ def _shown(text: GroundedText) -> int:
 
 @dataclass
 class ConversationCollator:
-    """Samples with turns -> packed rows, pictures and objects for the language objective."""
+    """Samples with turns -> packed rows, pictures and objects for the language objective.
+
+    Args:
+        processor: of the model.
+        row_length: tokens up to which Samples share a row, see `Stage`.
+    """
 
     processor: ParfocalProcessor
+    row_length: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective."""
         pixel_values, warps = self.processor.pixel_values(
             [sample.open_image() for sample in samples]
         )
-        text = self.processor.pack(samples, warps)
+        text = self.processor.pack(samples, warps, row_length=self.row_length)
         objects = [_objects(sample) for sample in samples]
         boxes, mask = self.processor.unit_boxes(objects, warps)
         scene = {

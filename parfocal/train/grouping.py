@@ -13,8 +13,8 @@ WINDOW = 50
 """Batches that are sorted together. Source: LLaVA's length-grouped sampler."""
 
 
-def row_length(sample: Sample) -> tuple[int, int]:
-    """How long the row of a Sample is, without a tokenizer: its pictures, then its characters."""
+def rough_length(sample: Sample) -> tuple[int, int]:
+    """How long a Sample is, without a tokenizer: its pictures, then its characters."""
     return num_pictures(sample), sum(len(turn.text.plain) for turn in sample.turns)
 
 
@@ -32,7 +32,7 @@ def group(samples: Sequence[Sample], batch_size: int, seed: Sequence[int]) -> li
     Returns:
         Batches with each Sample once. One that is not full is the last.
     """
-    ordered = sorted(samples, key=row_length)
+    ordered = sorted(samples, key=rough_length)
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
     full = len(ordered) // batch_size
     order = np.random.default_rng(list(seed)).permutation(full)

@@ -1,7 +1,7 @@
 """The language objective: answer questions about pictures by pointing at their regions.
 
 Shapes: B rows, P pictures of all rows, L tokens, N annotated objects (padded), R region slots, D
-text width.
+text width; of what the language model reads B' rows of L' tokens, fewer where Samples share rows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from parfocal.models.config import TokenIds
 from parfocal.models.matching import match_boxes
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures, Perception
-from parfocal.models.packing import additive, packed_attention
-from parfocal.models.processing import IGNORED, TextBatch
+from parfocal.models.packing import additive, in_rows, turn_mask, turn_positions
 from parfocal.models.proposer import Regions, of_first, offer_ground_boxes, select_regions
 from parfocal.models.splicing import rows_of
+from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.train.objectives import ObjectiveOutput
 
 
@@ -48,6 +48,21 @@ class _Seen:
     vectors: Tensor | None
     regions: Regions | None
     terms: dict[str, Tensor]
+
+
+@dataclass
+class _Read:
+    """How the language model reads its rows.
+
+    Attributes:
+        targets: int[B', L' - 1], the label of the next token.
+        allowed: bool[B', 1, L', L'], which tokens see which.
+        positions: int[B', L'].
+    """
+
+    targets: Tensor
+    allowed: Tensor
+    positions: Tensor
 
 
 class LanguageObjective(nn.Module):
@@ -149,18 +164,20 @@ class LanguageObjective(nn.Module):
         objects = None
         if text.object_pixels is not None:
             objects = model.encode_objects(text.object_pixels, text.object_mask)
-        allowed, positions = packed_attention(text.turn, seen.live)
+        read = _read(text, seen)
+        embeds = model.embed(seen.input_ids, seen.image, seen.vectors, objects)
+        if text.places is not None:
+            embeds = in_rows(embeds, text.places)
         hidden = model.text.base_model(
-            inputs_embeds=model.embed(seen.input_ids, seen.image, seen.vectors, objects),
-            position_ids=positions,
-            attention_mask=additive(allowed, torch.float32),
+            inputs_embeds=embeds,
+            position_ids=read.positions,
+            attention_mask=additive(read.allowed, torch.float32),
             use_cache=False,
         ).last_hidden_state
-        targets = seen.labels[:, 1:]
-        answers = targets != IGNORED
+        answers = read.targets != IGNORED
         logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
         counts = counts or {}
-        terms = {"answer": self._answer_loss(logits.float(), targets[answers], counts)}
+        terms = {"answer": self._answer_loss(logits.float(), read.targets[answers], counts)}
         loss = terms["answer"]
         if self.aligns:
             terms |= self._alignment(seen.regions, boxes, mask, labels, compared, counts)
@@ -274,6 +291,19 @@ class LanguageObjective(nn.Module):
             "names": named / max(1, counts.get("names", len(rows))),
             "comparisons": missed / max(1, counts.get("comparisons", int(told.sum()))),
         }
+
+
+def _read(text: TextBatch, seen: _Seen) -> _Read:
+    """Let every Sample, and every turn of it, be read as if it were alone."""
+    positions, places = turn_positions(text.turn, seen.live), text.places
+    if places is None:
+        return _Read(seen.labels[:, 1:], turn_mask(text.turn, seen.live), positions)
+    first = torch.zeros_like(seen.labels, dtype=torch.bool)
+    first[:, 0] = True  # no token of its own Sample stands before it
+    labels = in_rows(seen.labels.masked_fill(first, IGNORED), places, IGNORED)
+    turn, live = in_rows(text.turn, places, -1), in_rows(seen.live, places)
+    owner = places.div(text.turn.shape[1], rounding_mode="floor")
+    return _Read(labels[:, 1:], turn_mask(turn, live, owner), in_rows(positions, places))
 
 
 class TextAnchors(nn.Module):

@@ -106,6 +106,9 @@ class Stage:
         epochs: how often the mixture is read, where `samples` is 0.
         optim: the optimiser and its schedule.
         max_length: text tokens of a row after which the rest is cut off; 0: no limit.
+        row_length: tokens, those of pictures and slots as well, up to which the Samples of a batch
+            share a row of the language model, none seeing another, so that little of it is padding;
+            0: a row a Sample. It changes no loss, though dropout draws other numbers.
         group_by_length: make batches of rows of similar length, see `MixtureLoader`; of a mixture.
             What shares a step then depends on how it is divided among processes and batches.
         augment: how pictures and boxes are changed before the detection objective sees them.
@@ -141,6 +144,7 @@ class Stage:
     mixture: Mixture | None = None
     epochs: float = 1.0
     max_length: int = 0
+    row_length: int = 0
     group_by_length: bool = False
     augment: Augment = "none"
     first_row: int = 0
@@ -210,6 +214,14 @@ class Stage:
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
         _require(
             self.max_length >= 0, f"{where} has max_length {self.max_length}, must be 0 or more."
+        )
+        _require(
+            self.row_length >= 0, f"{where} has row_length {self.row_length}, must be 0 or more."
+        )
+        _require(
+            self.objective == "language" or not self.row_length,
+            f"{where} has row_length {self.row_length} and the objective {self.objective!r}, which "
+            "reads no text: set row_length to 0.",
         )
 
     def trains(self, part: str) -> bool:

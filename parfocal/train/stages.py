@@ -216,7 +216,7 @@ def _on_scenes(
     answer = build_language_objective(
         model, processor, stage.region_loss_weight, stage.alignment_weight
     )
-    return answer, dataset, ConversationCollator(processor)
+    return answer, dataset, ConversationCollator(processor, stage.row_length)
 
 
 def _on_mixture(
@@ -243,7 +243,7 @@ def _on_mixture(
             folder = Path(runtime.features)
             ahead = window * micro  # rows of the last window may come before earlier ones
             cache = _remembered(model, processor, recipe, stage, opened, folder, ahead)
-        collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed)
+        collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed, stage.row_length)
         objective = LanguageObjective(
             model,
             region_weight=stage.region_loss_weight,

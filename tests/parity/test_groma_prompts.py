@@ -21,12 +21,8 @@ from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText, Phrase, RegionRef, Span
 from parfocal.models.checkpoints.official_groma import groma_template, groma_tokenizer
 from parfocal.models.presets import groma_7b
-from parfocal.models.processing import (
-    IGNORED,
-    ParfocalProcessor,
-    build_processor,
-    token_ids_of,
-)
+from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.text_batch import IGNORED
 from tests.parity.conftest import fixture_root
 
 FOLDER = fixture_root() / "groma" / "prompts"

@@ -18,9 +18,10 @@ from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText
 from parfocal.models.config_regions import ProposerConfig
 from parfocal.models.config_vision import VisionConfig
-from parfocal.models.processing import IGNORED, ParfocalProcessor
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings
 from parfocal.models.templates import TEMPLATES
+from parfocal.models.text_batch import IGNORED
 from tests.parity.conftest import fixture_root
 from tests.parity.test_mg_llava import config_of, model_folders
 

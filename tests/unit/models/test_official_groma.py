@@ -24,7 +24,8 @@ from parfocal.models.checkpoints.official_groma import (
 )
 from parfocal.models.checkpoints.tokenizer_model import BLANK, is_legacy
 from parfocal.models.presets import groma_7b
-from parfocal.models.processing import IGNORED, ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.text_batch import IGNORED
 
 FRAME = Frame("image", 160, 120)
 SLOTS = 100  # of the preset

@@ -15,7 +15,7 @@ from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.errors import DataError
-from parfocal.models.processing import IGNORED
+from parfocal.models.text_batch import IGNORED
 from parfocal.train.augment import DetectionAugment
 from parfocal.train.data import (
     KIND_INDEX,

@@ -19,7 +19,7 @@ from parfocal.data.mixing import OpenMixture, open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.dialects import GroundedText
 from parfocal.errors import ConfigError, DataError
-from parfocal.train.grouping import group, row_length
+from parfocal.train.grouping import group, rough_length
 from parfocal.train.mixture_data import (
     EndlessBatches,
     MixtureDataset,
@@ -369,7 +369,7 @@ def test_windows_go_on_with_another_number_of_workers_only(wordy, plain) -> None
 
 def padding(batches: Sequence[Sequence[Sample]]) -> float:
     """Share of a batch's characters that are padding."""
-    lengths = [[row_length(sample)[1] for sample in batch] for batch in batches]
+    lengths = [[rough_length(sample)[1] for sample in batch] for batch in batches]
     whole = sum(max(own) * len(own) for own in lengths)
     return 1 - sum(map(sum, lengths)) / whole
 
@@ -387,7 +387,7 @@ def test_a_window_parts_pictures_from_words_and_shuffles_its_batches(wordy) -> N
     kinds = [{len(sample.images) for sample in batch} for batch in batches]
     assert sum(len(kind) > 1 for kind in kinds) <= 1
     assert sorted(flat(map(ids, batches))) == LONG
-    lengths = [row_length(batch[0]) for batch in batches]
+    lengths = [rough_length(batch[0]) for batch in batches]
     assert lengths[:-1] != sorted(lengths[:-1]) and len(batches[-1]) == 1
     others = [group(samples, 3, (0, 0, window)) for window in (0, 1)]
     assert others[0] == batches
@@ -398,6 +398,6 @@ def test_processes_have_long_batches_at_the_same_time(wordy) -> None:
     orders = []
     for rank in range(2):
         loader = MixtureLoader(wordy["rows"], 2, window=7, rank=rank, world=2)
-        longest = [max(map(row_length, batch)) for batch in islice(loader, 7)]
+        longest = [max(map(rough_length, batch)) for batch in islice(loader, 7)]
         orders.append([sorted(longest).index(length) for length in longest])
     assert orders[0] == orders[1] != sorted(orders[0])

@@ -12,8 +12,8 @@ from parfocal.errors import ConfigError, DataError
 from parfocal.models.config import TokenIds
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
-from parfocal.models.processing import IGNORED, TextBatch
 from parfocal.models.proposer import Regions
+from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.train.data import (
     ConversationCollator,
     DetectionCollator,

@@ -129,9 +129,27 @@ class CrashError(Exception):
     """What stands for a crash."""
 
 
-@pytest.mark.parametrize(("workers", "grouped"), [(0, False), (2, False), (2, True)])
-def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers, grouped):
-    stage = dataclasses.replace(TALK, samples=40, group_by_length=grouped)
+def test_rows_that_are_shared_change_no_step(train, tmp_path, monkeypatch):
+    counts, reads = [], LanguageObjective.forward
+
+    def forward(self, *args, **kwargs):
+        counts.append(len(kwargs["text"].places))
+        return reads(self, *args, **kwargs)
+
+    plain = train("plain")
+    monkeypatch.setattr(LanguageObjective, "forward", forward)
+    shared = train("shared", dataclasses.replace(TALK, row_length=1000))
+    assert max(counts) < TALK.batch_size
+    assert losses(tmp_path / "shared") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    assert gap(plain, shared) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("workers", "grouped", "row_length"),
+    [(0, False, 0), (2, False, 0), (2, True, 0), (2, False, 1000)],
+)
+def test_a_resumed_run_ends_at_the_same_bits(train, monkeypatch, workers, grouped, row_length):
+    stage = dataclasses.replace(TALK, samples=40, group_by_length=grouped, row_length=row_length)
     whole = train("whole", stage)
     original, calls = LanguageObjective.forward, []
 

@@ -77,6 +77,7 @@ def test_what_is_nested_comes_back_as_it_was():
         ("stages.files.lora.rank=8", "stages.1.lora.rank", 8),
         ("stages.files.lora=none", "stages.1.lora", None),
         ('stages.find.lora={"rank": 2}', "stages.0.lora", Lora(rank=2)),
+        ("stages.files.row_length=512", "stages.1.row_length", 512),
         ("stages.files.mixture.sources.b.ratio=1", "stages.1.mixture.sources.1.ratio", 1.0),
         ("stages.files.optim.lr_factors.text=0.5", "stages.1.optim.lr_factors",
          {"vision": 0.1, "text": 0.5}),
@@ -99,6 +100,8 @@ def test_overrides_reach_into_what_is_nested(assignment, path, value):
         ("stages.files.optim.warmup_steps=5", "give one of them"),
         ("stages.find.samples=0", "seeded scenes have no end"),
         ("stages.find.group_by_length=true", "group_by_length and no mixture"),
+        ("stages.find.row_length=64", "objective 'detection', which reads no text: set row_length"),
+        ("stages.files.row_length=-1", "row_length -1, must be 0 or more"),
     ],
 )
 def test_what_cannot_be_nested_is_refused(assignment, words):

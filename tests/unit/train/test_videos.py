@@ -18,8 +18,8 @@ from parfocal.dialects import GroundedText, Phrase
 from parfocal.dialects.grounded import ObjectRef, RegionRef
 from parfocal.errors import ConfigError, DataError
 from parfocal.models.frames import seen_boxes
-from parfocal.models.processing import IGNORED
 from parfocal.models.splicing import rows_of
+from parfocal.models.text_batch import IGNORED
 from parfocal.train.data import AnswerCollator
 from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
