@@ -41,8 +41,8 @@ from parfocal.recipes.ablation_score import score_arm
 from parfocal.recipes.mini import mini, mini_processor
 from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.recipe import Recipe
-from parfocal.train.record import differences
-from parfocal.train.run import finished, start_run
+from parfocal.train.record import recipe_changes
+from parfocal.train.run import SAVED, finished, start_run
 from parfocal.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def _train(
         _require_same(recipe, folder)
         return parts
     logger.info("%s, seed %d", recipe.name, recipe.seed)
-    begun = (folder / "recipe.json").exists()
+    begun = (folder / SAVED).exists()
     start_run(recipe, *parts, folder, processes, resume=begun, runtime=runtime)
     return parts
 
@@ -200,8 +200,7 @@ def _train_and_score(
 
 def _require_same(recipe: Recipe, folder: Path) -> None:
     """Refuse to build on what another recipe left."""
-    before = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    changed = list(differences(before, json.loads(recipe.to_json())))
+    changed = recipe_changes(folder / SAVED, recipe)
     if changed:
         raise ConfigError(
             f"{folder} is of another recipe: {'; '.join(changed)}. Go on with the settings it was "

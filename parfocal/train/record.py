@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from parfocal.train.recipe import Recipe
 
 LIBRARIES = ("parfocal", "torch", "torchvision", "transformers", "accelerate", "peft", "numpy")
 
@@ -45,6 +48,19 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
             yield from differences(old, new, f"{path}.{name}")
     elif before != now:
         yield f"{path}: {_short(before)} -> {_short(now)}"
+
+
+def recipe_changes(saved: Path, recipe: Recipe) -> list[str]:
+    """Return what of a recipe differs from the one that a run was started with.
+
+    A setting that there was not when the run was started has its default there, and is no change.
+
+    Args:
+        saved: the run's recipe.json.
+        recipe: that it is to go on with.
+    """
+    before = Recipe.from_json(saved.read_text(encoding="utf-8"))
+    return list(differences(json.loads(before.to_json()), json.loads(recipe.to_json())))
 
 
 def _short(value: Any) -> str:

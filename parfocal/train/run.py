@@ -30,7 +30,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.attention import attention_of
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.record import differences, run_record
+from parfocal.train.record import recipe_changes, run_record
 from parfocal.train.runtime import Runtime, device
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
@@ -114,8 +114,7 @@ def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
         raise ConfigError(
             f"{out} already holds a run; add --resume to go on with it, or choose another folder."
         )
-    before = json.loads((out / SAVED).read_text(encoding="utf-8"))
-    changed = list(differences(before, json.loads(recipe.to_json())))
+    changed = recipe_changes(out / SAVED, recipe)
     if changed:
         raise ConfigError(
             f"{out} was started with another recipe: {'; '.join(changed)}. "

@@ -188,6 +188,16 @@ def test_resuming_with_another_recipe_is_refused_and_named(start, tmp_path, no_t
     assert len(no_training) == 1
 
 
+def test_a_setting_that_did_not_exist_when_a_run_began_is_no_change(start, tmp_path, no_training):
+    recipe = recipe_of(FIND)
+    start(recipe, tmp_path)
+    saved = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
+    assert saved["stages"][0].pop("row_length") == 0
+    (tmp_path / "recipe.json").write_text(json.dumps(saved), encoding="utf-8")
+    start(recipe, tmp_path, resume=True)
+    assert len(no_training) == 2
+
+
 def test_other_data_has_another_fingerprint(toy_bank, in_process):
     one, two = recipe_of(FIND, TALK), recipe_of(FIND, dataclasses.replace(TALK, samples=13))
     prints = [
