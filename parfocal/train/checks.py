@@ -20,7 +20,6 @@ from parfocal.data.leaks import load_benchmarks
 from parfocal.data.mixing import OpenMixture, task_views
 from parfocal.data.mixture import LOCAL_BUILDERS, MixtureSource
 from parfocal.data.mixture_sources import OpenSource
-from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.sprites import art_path
 from parfocal.errors import CheckpointError, ConfigError, ParfocalError
@@ -35,7 +34,7 @@ from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
-from parfocal.train.stages import open_stage
+from parfocal.train.stages import open_stage, scenes_of
 from parfocal.train.trainer import divide
 from parfocal.train.weights import WHOLE
 
@@ -230,7 +229,7 @@ def _first_samples(
     if not art_path().exists():
         found.to_fetch.append("the art of the seeded scenes (16 MB)")
         return []
-    scenes = SceneReader("train", MEASURED, recipe.sides)
+    scenes = scenes_of(recipe, "train", MEASURED)
     asked = conversations(scenes, processor, recipe.seed)
     return [asked[index] for index in range(len(asked))]
 

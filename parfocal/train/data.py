@@ -201,7 +201,9 @@ class ConversationDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         generator = np.random.default_rng((self.seed, self.first + index))
-        sample = with_turns(self.reader[self.first + index], self.dialect, generator)
+        sample = with_turns(
+            self.reader[self.first + index], self.dialect, generator, kinds=self.reader.bank.kinds
+        )
         return show_objects(sample, generator, self.objects) if self.objects else sample
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from parfocal.data.mixture import Mixture
+from parfocal.data.scenes.compose import SceneStyle
 from parfocal.errors import ConfigError
 
 Objective = Literal["detection", "language"]
@@ -247,6 +248,8 @@ class Recipe:
         weights: part of the model -> folder or hub id of the weights it starts from, such as
             {"text": "lmsys/vicuna-7b-v1.5"}; parts that are not named start from the seed.
         sides: longer sides of the rendered training pictures in pixels, used in turn.
+        kinds: number of kinds of objects in rendered pictures; 0: all.
+        num_objects: fewest and most objects in one.
         seed: of weights, order and augmentation; it is added to that of a stage's mixture.
         bf16: autocast to bfloat16.
         loss_mean: what losses are averaged over: the whole `step`, so that they do not depend on
@@ -266,6 +269,8 @@ class Recipe:
     model_overrides: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     sides: tuple[int, ...] = (192, 256)
+    kinds: int = 0
+    num_objects: tuple[int, int] = SceneStyle.num_objects
     seed: int = 0
     bf16: bool = True
     loss_mean: LossMean = "step"
@@ -280,6 +285,12 @@ class Recipe:
         _require(
             bool(names) and len(set(names)) == len(names),
             f"recipe {self.name!r} needs stages of different names, has {names}.",
+        )
+        fewest, most = self.num_objects
+        _require(
+            self.kinds >= 0 and 1 <= fewest <= most,
+            f"recipe {self.name!r} has kinds {self.kinds}, num_objects {self.num_objects}; kinds "
+            "must be 0 or more, num_objects two numbers from 1, the smaller one first.",
         )
         choices = list(get_args(LossMean))
         _require(

@@ -54,6 +54,8 @@ from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_SIDE = 256  # longer side of validation scenes, pixels
+
 
 def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str, Any]:
     """Return what tells one stage's data from another's.
@@ -68,7 +70,7 @@ def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str
     if stage.mixture is not None:
         return open_stage(recipe, stage, runtime).fingerprint()
     first = _first_scene(recipe, stage)
-    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    reader = scenes_of(recipe, "train", first + stage.samples)
     digest = hashlib.sha256()
     for index in (first, len(reader) - 1):
         sample = reader[index]
@@ -78,6 +80,12 @@ def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str
         "source": "scenes", "split": "train", "first": first, "count": stage.samples,
         "sha256_of_first_and_last": digest.hexdigest(),
     }  # fmt: skip
+
+
+def scenes_of(recipe: Recipe, split: str, count: int) -> SceneReader:
+    """Return the first scenes of a split as a recipe has them; those to be scored on are large."""
+    sides = recipe.sides if split == "train" else (VALIDATION_SIDE,)
+    return SceneReader(split, count, sides, kinds=recipe.kinds, num_objects=recipe.num_objects)
 
 
 def open_stage(recipe: Recipe, stage: Stage, runtime: Runtime) -> OpenMixture:
@@ -178,7 +186,7 @@ def validation_rows(
     if not stage.eval_samples:
         return None
     if stage.mixture is None:
-        reader = SceneReader("validation", stage.eval_samples, (256,))
+        reader = scenes_of(recipe, "validation", stage.eval_samples)
         if stage.objective == "detection":
             return reader
         return conversations(reader, processor, recipe.seed)
@@ -208,7 +216,7 @@ def _on_scenes(
 ) -> tuple[nn.Module, Dataset[Sample], Any]:
     """Objective, data and collator of a stage on seeded scenes."""
     first = _first_scene(recipe, stage)
-    reader = SceneReader("train", first + stage.samples, recipe.sides)
+    reader = scenes_of(recipe, "train", first + stage.samples)
     if stage.objective == "detection":
         find = DetectionObjective(model, len(KINDS))
         return find, SceneDataset(reader, first), ObjectCollator(processor)

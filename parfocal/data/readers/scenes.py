@@ -26,22 +26,32 @@ class SceneReader:
         count: number of scenes.
         sides: longer picture sides in pixels, used in turn.
         bank: the sprites; loaded (and fetched, if they are not cached) when None.
+        kinds: number of kinds that there are in the scenes, of the bank's; 0: all.
+        num_objects: fewest and most objects placed in one.
     """
 
     def __init__(
-        self, split: str, count: int, sides: Sequence[int] = (192,), bank: SpriteBank | None = None
+        self,
+        split: str,
+        count: int,
+        sides: Sequence[int] = (192,),
+        bank: SpriteBank | None = None,
+        kinds: int = 0,
+        num_objects: tuple[int, int] = SceneStyle.num_objects,
     ) -> None:
         self.split, self.count, self.sides = split, count, tuple(sides)
-        self.bank = bank or load_sprites()
+        self.num_objects = num_objects
+        whole = bank or load_sprites()
+        self.bank = whole.of(kinds) if kinds else whole
 
     def __len__(self) -> int:
         return self.count
 
     def scene(self, index: int) -> Scene:
         """Paint scene `index`."""
-        return make_scene(
-            self.bank, self.split, index, SceneStyle(side=self.sides[index % len(self.sides)])
-        )
+        side = self.sides[index % len(self.sides)]
+        style = SceneStyle(side=side, num_objects=self.num_objects)
+        return make_scene(self.bank, self.split, index, style)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:

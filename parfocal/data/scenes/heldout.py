@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from parfocal.boxes import Boxes, Frame
-from parfocal.data.scenes.catalogue import KINDS, kind_by_name
+from parfocal.data.scenes.catalogue import Kind, kind_by_name
 from parfocal.data.scenes.compose import Scene, SceneStyle, make_scene
 from parfocal.data.scenes.expressions import Expression, referring_expressions
 from parfocal.data.scenes.sprites import SpriteBank, load_sprites
@@ -77,8 +78,8 @@ def annotate(scene: Scene, bank: SpriteBank) -> dict[str, Any]:
         "file": f"{identity}.webp",
         "objects": objects,
         "expressions": _expressions(names, boxes, rng),
-        "absent": _absent(names, rng),
-        "counts": _counts(names, rng),
+        "absent": _absent(names, bank.kinds, rng),
+        "counts": _counts(names, bank.kinds, rng),
         "regions": sorted(int(region) for region in regions),
     }
 
@@ -108,21 +109,25 @@ def _expressions(names: list[str], boxes: Boxes, rng: np.random.Generator) -> li
     ]
 
 
-def _absent(names: list[str], rng: np.random.Generator) -> list[dict[str, str]]:
+def _absent(
+    names: list[str], kinds: Sequence[Kind], rng: np.random.Generator
+) -> list[dict[str, str]]:
     """Choose one thing that is not there; half the time, where possible, a colour twin of one."""
-    relatives = sorted({other for name in names for other in colour_relatives(name)} - set(names))
+    others = [kind.name for kind in kinds if kind.name not in names]
+    relatives = sorted({other for name in names for other in colour_relatives(name)} & set(others))
     if relatives and rng.random() < 0.5:
         return [
             {"text": f"the {relatives[int(rng.integers(len(relatives)))]}", "kind": "colour twin"}
         ]
-    others = [kind.name for kind in KINDS if kind.name not in names]
     return [{"text": f"the {others[int(rng.integers(len(others)))]}", "kind": "other kind"}]
 
 
-def _counts(names: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:
+def _counts(
+    names: list[str], kinds: Sequence[Kind], rng: np.random.Generator
+) -> list[dict[str, Any]]:
     """Choose one name to count, rather a repeated one; one scene in ten counts something absent."""
     if rng.random() < 0.1:
-        others = [kind.name for kind in KINDS if kind.name not in names]
+        others = [kind.name for kind in kinds if kind.name not in names]
         name = others[int(rng.integers(len(others)))]
     else:
         many = sorted({name for name in names if names.count(name) > 1})

@@ -55,6 +55,19 @@ class SpriteBank:
         fitting = [picture for picture in stack if max(picture.size) >= side]
         return fitting[-1] if fitting else stack[0]
 
+    def of(self, count: int) -> SpriteBank:
+        """Return a bank of that many kinds, spread evenly over this one's; all where it has fewer.
+
+        Args:
+            count: 1 or more.
+        """
+        have = len(self.kinds)
+        chosen = [place * have // count for place in range(count)] if count < have else range(have)
+        return SpriteBank(
+            tuple(self.kinds[index] for index in chosen),
+            tuple(self.mips[index] for index in chosen),
+        )
+
 
 def cache_dir() -> Path:
     """Return the folder for fetched art: `$PARFOCAL_CACHE`, or `parfocal` in the user's cache."""

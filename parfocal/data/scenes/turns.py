@@ -13,7 +13,7 @@ import numpy as np
 
 from parfocal.boxes import Boxes
 from parfocal.data.sample import JSON, Sample, Turn
-from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article, kind_by_name
+from parfocal.data.scenes.catalogue import FAMILIES, KINDS, Kind, article, kind_by_name
 from parfocal.data.scenes.expressions import COMPARISONS, Expression, referring_expressions
 from parfocal.dialects import Dialect
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
@@ -76,6 +76,7 @@ class TurnMaker:
         hidden: names that are painted but not annotated; never asked about.
         dialect: whose canonical questions are mixed with free ones.
         rng: decides everything.
+        kinds: that there are in scenes; of them is what is said to be absent.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class TurnMaker:
         hidden: set[str],
         dialect: Dialect,
         rng: np.random.Generator,
+        kinds: Sequence[Kind] = KINDS,
     ) -> None:
         self.names, self.boxes, self.dialect, self.rng = list(names), boxes, dialect, rng
-        self.hidden = hidden
+        self.hidden, self.kinds = hidden, [kind.name for kind in kinds]
         self.left_to_right = [int(index) for index in np.argsort(boxes.cxcywh[:, 0], kind="stable")]
         self.expressions = clear_expressions(self.names, boxes, self.hidden)
 
@@ -217,14 +219,15 @@ class TurnMaker:
                 relative
                 for name in present
                 for relative in colour_relatives(name)
-                if relative not in present
+                if relative in self.kinds and relative not in present
             )
             if relatives:
                 return self._pick(relatives)
-        while True:
-            name = KINDS[int(self.rng.integers(len(KINDS)))].name
+        while not present.issuperset(self.kinds):
+            name = self._pick(self.kinds)
             if name not in present:
                 return name
+        return _invented_word(self.rng)
 
 
 def words_for(relation: str) -> tuple[str, ...]:
@@ -282,7 +285,11 @@ def _invented_word(rng: np.random.Generator) -> str:
 
 
 def with_turns(
-    sample: Sample, dialect: Dialect, rng: np.random.Generator, counts: TurnCounts = TurnCounts()
+    sample: Sample,
+    dialect: Dialect,
+    rng: np.random.Generator,
+    counts: TurnCounts = TurnCounts(),
+    kinds: Sequence[Kind] = KINDS,
 ) -> Sample:
     """Return a scene's Sample with turns about it.
 
@@ -293,9 +300,10 @@ def with_turns(
         dialect: whose questions are used beside free ones.
         rng: decides everything.
         counts: how many turns of each sort.
+        kinds: that there are in scenes.
     """
     names, boxes = list(sample.regions.labels or ()), sample.regions
-    maker = TurnMaker(names, boxes, hidden_names(sample), dialect, rng)
+    maker = TurnMaker(names, boxes, hidden_names(sample), dialect, rng, kinds)
     pairs: list[Pair | None] = [maker.where() for _ in range(counts.where)]
     repeated: tuple[tuple[Callable[[], Pair], int], ...] = (
         (maker.absent, counts.absent),
