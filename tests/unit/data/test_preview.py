@@ -78,6 +78,16 @@ def test_regions_are_read_in_the_same_way(folder):
     assert "a &lt;thing&gt;" in html
 
 
+def test_every_label_of_a_row_can_be_read(folder):
+    labels = ["the left one", "<b>bold</b> & 'quoted'"]
+    _, html = run(folder, row(regions=PIXELS, region_labels=labels))
+    listed = html.partition('<ul class="pf-regions"')[2].partition("</ul>")[0]
+    for k, words in enumerate(("the left one", "&lt;b&gt;bold&lt;/b&gt; &amp; &#x27;quoted&#x27;")):
+        entry = listed.split("<li")[1 + k]
+        assert f'data-key="r{k}"' in entry and f"<bdi>{words}</bdi>" in entry
+        assert html.count(f'data-key="r{k}"') == 3, "the entry, its box and the box's tag"
+
+
 def test_swapped_corners_are_drawn_as_the_rectangle_between_them(folder):
     # Neither order of the numbers explains both boxes, so there is no second reading.
     _, html = run(folder, row(rows=[[90, 50, 60, 10], PIXELS[1]]))
