@@ -211,6 +211,7 @@ def mix(
     from parfocal.data.mixing import open_mixture, task_views
     from parfocal.data.mixture import override, read_mixture
     from parfocal.data.mixture_report import describe_mixture, write_epoch
+    from parfocal.data.picture_files import pictures_folder
 
     if not dry_run and out is None:
         raise ConfigError("give --out FILE to write an epoch, or --dry-run to look at it first.")
@@ -224,8 +225,10 @@ def mix(
     if dry_run:
         opened.refuse_leaks()
     elif out is not None:
-        write_epoch(opened, out)
+        written = write_epoch(opened, out)
         show.show_saved(out)
+        if written.pictures:
+            show.show_saved(pictures_folder(out))
 
 
 def _print_mixture(report: MixtureReport, leaks: str) -> None:

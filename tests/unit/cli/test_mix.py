@@ -49,6 +49,15 @@ def test_an_epoch_is_written(run, mixture: Path, tmp_path: Path) -> None:
     assert len(found) == 18 and sum("#" in sample.id for sample in found) == 6
 
 
+def test_pictures_inside_tar_files_come_along(run, tmp_path: Path) -> None:
+    write_rows(tmp_path, "t", [make_sample("t0"), make_sample("t1", 1)], "tar")
+    (tmp_path / "mix.toml").write_text('[[sources]]\nname = "t"\npath = "t.tar"\n')
+    out = tmp_path / "out.parquet"
+    done = run("data", "mix", tmp_path / "mix.toml", "--out", out)
+    assert (done.code, done.err) == (0, f"wrote {out}\nwrote {tmp_path / 'out.images'}\n")
+    assert run("data", "check", out).code == 0
+
+
 def test_leaks_are_shown_refused_and_excluded(run, mixture: Path, tmp_path: Path) -> None:
     index = ("--benchmarks", tmp_path / "i.json")
     out = tmp_path / "out.jsonl"
