@@ -97,8 +97,13 @@ class LeakIndex:
                 }
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+            reason = f"{type(err).__name__}: {err}"
+            if isinstance(err, OSError):
+                reason = str(err.strerror)
+            elif isinstance(err, KeyError):
+                reason = f"it lacks {err}"
             raise DataError(
-                f"{path} is no index of benchmark pictures ({type(err).__name__}: {err}). Make one "
+                f"{path} is no index of benchmark pictures ({reason}). Make one "
                 "with parfocal.data.leaks.build_index(...).save(...), or name the benchmark's own "
                 "file of samples (.jsonl, .parquet)."
             ) from err

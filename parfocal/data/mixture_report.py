@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parfocal.data.files import write_samples
+from parfocal.data.files import check_output, write_samples
 from parfocal.data.mixing import MixtureStream, OpenMixture
-from parfocal.data.mixture import exact
+from parfocal.data.mixture import Mixture, exact
+from parfocal.data.mixture_sources import source_files
 from parfocal.data.picture_files import PictureFiles, pictures_folder
 from parfocal.data.sample import ImageRef, Sample
 
@@ -109,6 +110,16 @@ def describe_mixture(opened: OpenMixture, first: int = FIRST) -> MixtureReport:
     return MixtureReport(mixture.interleave, mixture.seed, total, tuple(sources), names, leaks)
 
 
+def check_epoch_file(mixture: Mixture, path: str | Path) -> None:
+    """Refuse a file that `write_epoch` could not write, before the mixture is opened.
+
+    Raises:
+        ConfigError: if its name ends in something else, or it is one of the files that are mixed.
+        DataError: if a source has no files.
+    """
+    check_output(path, chain.from_iterable(map(source_files, mixture.sources)))
+
+
 def write_epoch(opened: OpenMixture, path: str | Path, epoch: int = 0) -> Written:
     """Write the Samples of an epoch, in its order, to one .jsonl or .parquet file.
 
@@ -121,8 +132,10 @@ def write_epoch(opened: OpenMixture, path: str | Path, epoch: int = 0) -> Writte
 
     Raises:
         DataError: if a row cannot be read or the file cannot be written.
-        ConfigError: if the name of the file ends in anything else, or a view was not given.
+        ConfigError: if the name of the file ends in anything else, it is one of the files that are
+            mixed, or a view was not given.
     """
+    check_epoch_file(opened.mixture, path)
     files = PictureFiles(pictures_folder(Path(path).absolute()))
     with files.kept_if_all_goes_well():
         samples = write_samples(_portable(opened.iterate(epoch), files), path)

@@ -76,10 +76,15 @@ def test_leaks_are_shown_refused_and_excluded(run, mixture: Path, tmp_path: Path
 def test_what_is_wrong_is_told_in_one_line(run, mixture: Path, tmp_path: Path) -> None:
     for words, message in (
         ((mixture,), "give --out FILE"),
+        ((mixture, "--dry-run", "--out", tmp_path / "o.jsonl"), "a dry run writes nothing"),
+        ((mixture, "--out", tmp_path / "a.jsonl"), "a.jsonl is read to make the file"),
+        ((mixture, "--out", tmp_path / "no" / "o.jsonl"), "no does not exist"),
+        ((tmp_path / "a.jsonl", "--dry-run"), "names its sources in [[sources]]"),
+        ((mixture, "--dry-run", "--benchmarks", tmp_path / "no.json"), "(No such file or"),
         ((mixture, "--dry-run", "--leaks", "ignore"), "must be one of refuse, allow, exclude"),
         ((mixture, "--out", tmp_path / "out.csv"), "must end in .jsonl or .parquet"),
         ((tmp_path / "no.toml", "--dry-run"), "cannot be opened"),
     ):
         done = run("data", "mix", *words)
         assert (done.code, done.err.count("\n")) == (1, 1)
-        assert message in done.err
+        assert message in done.err, words

@@ -16,7 +16,7 @@ from parfocal.data.check import check_file
 from parfocal.data.files import read_samples
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
-from parfocal.data.mixture_report import describe_mixture, write_epoch
+from parfocal.data.mixture_report import check_epoch_file, describe_mixture, write_epoch
 from parfocal.data.sample import Sample
 from parfocal.errors import ConfigError, DataError
 from tests.unit.data.mixed import (
@@ -199,3 +199,25 @@ def test_other_endings_are_refused(mixture: Mixture, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must end in"):
         write_epoch(open_mixture(mixture), tmp_path / "out.csv")
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("path", ["rows/*.jsonl", "rows", "rows/a.jsonl"])
+def test_a_file_that_is_mixed_is_not_written_over(
+    mixture: Mixture, tmp_path: Path, path: str
+) -> None:
+    opened = open_mixture(Mixture((MixtureSource("a", str(tmp_path / path), kind="jsonl"),)))
+    before = (tmp_path / "rows" / "a.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"a\.jsonl is read to make"):
+        write_epoch(opened, tmp_path / "rows" / ".." / "rows" / "a.jsonl")
+    assert (tmp_path / "rows" / "a.jsonl").read_bytes() == before
+
+
+def test_shards_that_are_mixed_are_not_written_over(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    folder = write_rows(tmp_path, "s", make_samples("s", 4), "shards")
+    mixture = Mixture((MixtureSource("s", str(folder), kind="parquet"),))
+    with pytest.raises(ConfigError, match="is read to make"):
+        check_epoch_file(mixture, folder / "part-00001.parquet")
+    check_epoch_file(mixture, folder / "other.parquet")
+    with pytest.raises(DataError, match=r"the folder .*no does not exist"):
+        check_epoch_file(mixture, tmp_path / "no" / "e.parquet")

@@ -11,7 +11,7 @@ from parfocal.data.jsonl import write_jsonl
 from parfocal.data.parquet import write_parquet
 from parfocal.data.preview import preview_file, sample_item
 from parfocal.data.sample import Sample
-from parfocal.errors import DataError
+from parfocal.errors import ParfocalError
 
 WIDTH, HEIGHT = 100, 80
 PIXELS = [[60.0, 10.0, 90.0, 50.0], [5.0, 40.0, 45.0, 75.0]]
@@ -188,12 +188,16 @@ def test_images_root_and_parquet(folder, tmp_path_factory):
         ("gone.jsonl", "out.html", {}, "cannot be opened"),
         ("data.jsonl", "no/such/out.html", {}, "cannot be written"),
         ("data.jsonl", "out.html", {"limit": 0}, "limit is 0"),
+        ("data.jsonl", "out.html", {"images_root": "gone"}, "gone is not a folder"),
+        ("data.jsonl", "data.jsonl", {}, "data.jsonl must end in .html"),
+        ("gone.parquet", "out.html", {}, "gone.parquet does not exist"),
     ],
 )
 def test_errors_say_what_to_do(folder, file, out, options, said):
     (folder / "data.jsonl").write_text(json.dumps(row()), encoding="utf-8")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(ParfocalError, match=said):
         preview_file(folder / file, folder / out, **options)
+    assert json.loads((folder / "data.jsonl").read_text()) == row()
     assert not list(folder.glob("**/*.part"))
 
 
