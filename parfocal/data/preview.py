@@ -76,7 +76,7 @@ def preview_file(
     source = Path(path)
     with atomic_file(out) as file_out:
         report, page = _page(source, images_root, limit)
-        file_out.write(page.encode())
+        file_out.write(page.encode(errors="replace"))  # rows may hold halves of letters
     return report
 
 

@@ -88,6 +88,12 @@ def test_every_label_of_a_row_can_be_read(folder):
         assert html.count(f'data-key="r{k}"') == 3, "the entry, its box and the box's tag"
 
 
+def test_half_a_letter_does_not_stop_the_page(folder):
+    report, html = run(folder, row(regions=[PIXELS[0]], region_labels=["a \ud83d dog"]))
+    assert report.shown == 1
+    assert "a ? dog" in html
+
+
 def test_swapped_corners_are_drawn_as_the_rectangle_between_them(folder):
     # Neither order of the numbers explains both boxes, so there is no second reading.
     _, html = run(folder, row(rows=[[90, 50, 60, 10], PIXELS[1]]))
