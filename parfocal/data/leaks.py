@@ -97,11 +97,8 @@ class LeakIndex:
                 }
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-            reason = f"{type(err).__name__}: {err}"
-            if isinstance(err, OSError):
-                reason = str(err.strerror)
-            elif isinstance(err, KeyError):
-                reason = f"it lacks {err}"
+            reason = err.strerror if isinstance(err, OSError) else f"{type(err).__name__}: {err}"
+            reason = f"it lacks {err}" if isinstance(err, KeyError) else reason
             raise DataError(
                 f"{path} is no index of benchmark pictures ({reason}). Make one "
                 "with parfocal.data.leaks.build_index(...).save(...), or name the benchmark's own "
