@@ -13,6 +13,7 @@ from parfocal.cli.common import JsonOption, console
 from parfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from parfocal.data.check import CheckReport
     from parfocal.data.mixture_report import MixtureReport
 
 app = typer.Typer(help="Convert, check, preview, count and mix data.", no_args_is_help=True)
@@ -41,25 +42,25 @@ def check(file: FileArgument, images: RootOption = None, as_json: JsonOption = F
             out.print(str(issue), soft_wrap=True, markup=False)
         out.print(f"{report.rows} rows, {report.bad_rows} with something wrong")
     if not report.ok:
-        raise DataError(_verdict(file, report.bad_rows, report.rows) + "Repair those listed.")
+        raise DataError(_verdict(file, report.bad_rows, report.rows) + _advice(file, report))
+    _warn_if_empty(file, report.rows)
 
 
 @app.command()
 def preview(
     file: FileArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page to write.")] = Path(
-        "preview.html"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The page to write, .html.")
+    ] = Path("preview.html"),
     images: RootOption = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="Draw the first N rows.")
     ] = 200,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw every row with its boxes on one HTML page that needs no other file.
+    """Draw every row with its boxes and words on one HTML page that needs no other file.
 
-    Rows with something wrong are always on it, drawn in every reading of their boxes that makes
-    sense; then the exit code is 1.
+    Rows with something wrong are always on it, in every likely reading; then the exit code is 1.
 
     Example: parfocal data preview out/demo/samples.jsonl --out preview.html
     """
@@ -74,6 +75,7 @@ def preview(
     if report.flagged:
         reasons = f"The page shows them; `parfocal data check {file}` lists every reason."
         raise DataError(_verdict(file, report.flagged, report.rows) + reasons)
+    _warn_if_empty(file, report.rows)
 
 
 @app.command()
@@ -126,14 +128,16 @@ def convert(
 ) -> None:
     """Turn a dataset's own files into one file of samples: .jsonl or .parquet.
 
-    Example: parfocal data convert coco tests/fixtures/datasets/coco/instances_train2017.json
-    out.jsonl
+    Example: parfocal data convert sa1b tests/fixtures/datasets/sa1b out.jsonl
     """
     from parfocal.data.convert import build_reader
     from parfocal.data.convert import convert as convert_to
 
     if len(paths) < 2:
-        raise ConfigError("give the files of the dataset, then the file to write.")
+        raise ConfigError(
+            "give the files of the dataset, then the file to write. `parfocal data readers` says "
+            "which files each reader wants."
+        )
     *sources, out = paths
     report = convert_to(build_reader(reader, sources, images, split, option or ()), out, limit)
     if as_json:
@@ -143,6 +147,8 @@ def convert(
         for reason, count in report.skipped.items():
             console().print(f"left out: {count} {reason}")
     show.show_saved(out)
+    if not report.rows:
+        raise DataError(f"{out} has no rows. {_why_empty(report.skipped)}")
 
 
 @app.command()
@@ -167,6 +173,7 @@ def stats(
     else:
         for name, values in counted.summary():
             console().print(f"{name:<16} {values}", soft_wrap=True, markup=False)
+    _warn_if_empty(file, counted.rows)
     if save is not None:
         from parfocal.data.charts import draw_stats
         from parfocal.data.jsonl import atomic_file
@@ -206,15 +213,23 @@ def mix(
 ) -> None:
     """Mix files of samples: how much of each an epoch shows, and the epoch itself as a file.
 
+    FILE.toml has a table for each source: its name, its path, how much of it. See docs/mixtures.md.
+
     Example: parfocal data mix mixture.toml --dry-run
     """
     from parfocal.data.mixing import open_mixture, task_views
     from parfocal.data.mixture import override, read_mixture
-    from parfocal.data.mixture_report import describe_mixture, write_epoch
+    from parfocal.data.mixture_report import check_epoch_file, describe_mixture, write_epoch
+    from parfocal.data.picture_files import pictures_folder
 
-    if not dry_run and out is None:
-        raise ConfigError("give --out FILE to write an epoch, or --dry-run to look at it first.")
+    if dry_run == (out is not None):
+        both = " Not both: a dry run writes nothing." if dry_run else ""
+        raise ConfigError(
+            f"give --out FILE to write an epoch, or --dry-run to look at it first.{both}"
+        )
     mixture = override(read_mixture(file), leaks, [str(path) for path in benchmarks or ()])
+    if out is not None:
+        check_epoch_file(mixture, out)
     opened = open_mixture(mixture, task_views(mixture), refuse=not dry_run)
     report = describe_mixture(opened)
     if as_json:
@@ -224,8 +239,10 @@ def mix(
     if dry_run:
         opened.refuse_leaks()
     elif out is not None:
-        write_epoch(opened, out)
+        written = write_epoch(opened, out)
         show.show_saved(out)
+        if written.pictures:
+            show.show_saved(pictures_folder(out))
 
 
 def _print_mixture(report: MixtureReport, leaks: str) -> None:
@@ -248,6 +265,29 @@ def _print_mixture(report: MixtureReport, leaks: str) -> None:
     out.print(f"first: {', '.join(report.first)}", soft_wrap=True, markup=False)
     guard = leaks if report.leaks["benchmarks"] else "no benchmarks named, nothing to compare with"
     out.print(f"leaks ({report.leaks['policy']}): {guard}", soft_wrap=True, markup=False)
+
+
+def _advice(file: Path, report: CheckReport) -> str:
+    """What to do about a file with something wrong in it."""
+    if set(report.counts) == {"missing_image"}:
+        return "Say where the pictures are: --images DIR."
+    if file.suffix == ".json" and report.bad_rows == report.rows:
+        return (
+            "Is it a dataset's own file? `parfocal data convert` makes samples of it, if "
+            "`parfocal data readers` lists the dataset."
+        )
+    return "Repair those listed."
+
+
+def _warn_if_empty(file: Path, rows: int) -> None:
+    if not rows:
+        show.show_warning(f"{file} has no rows.")
+
+
+def _why_empty(skipped: dict[str, int]) -> str:
+    if skipped:
+        return "Everything was left out, for the reasons above: check the files and --images."
+    return "Nothing was found in the files: are they those of this dataset?"
 
 
 def _verdict(file: Path, bad: int, rows: int) -> str:

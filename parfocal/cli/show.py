@@ -102,11 +102,15 @@ def show_answer(answer: Answer) -> None:
 
 def show_problems(problems: Iterable[Problem]) -> None:
     """Say on stderr what could not be read in the model's output."""
+    for problem in problems:
+        show_warning(f"{problem.kind}: {problem.detail}")
+
+
+def show_warning(words: str) -> None:
+    """Say on stderr what a person should know, though all went well."""
     from rich.text import Text
 
-    for problem in problems:
-        line = Text("warning: ", "yellow") + Text(f"{problem.kind}: {problem.detail}")
-        error_console().print(line, soft_wrap=True)
+    error_console().print(Text("warning: ", "yellow") + Text(words), soft_wrap=True)
 
 
 def show_saved(path: Path) -> None:

@@ -107,9 +107,11 @@ def check_file(
             found.
 
     Raises:
-        DataError: only if the file itself cannot be read.
+        DataError: only if the file itself cannot be read, or images_root is no folder.
     """
     source = Path(path)
+    if images_root and not Path(images_root).is_dir():
+        raise DataError(f"{images_root} is not a folder. Give the folder of the pictures.")
     default_root = source if source.is_dir() else source.parent
     pictures = _Pictures(Path(images_root) if images_root else default_root)
     first_line: dict[str, str] = {}
@@ -128,7 +130,7 @@ def check_file(
 
 def _read(path: Path) -> Iterator[tuple[str, int, Any, list[Finding]]]:
     """(file, line, row or None, what kept the row from being read) of every row."""
-    if path.is_dir() or path.suffix == ".parquet":
+    if path.is_dir() or path.suffix.lower() == ".parquet":
         for where, row in read_rows(path):
             file, _, number = where.rpartition(":")
             yield file, int(number), row, []
@@ -262,4 +264,5 @@ def _shape(file: Path, is_video: bool) -> VideoShape:
 
 
 def _missing(file: Path) -> Finding:
-    return Finding("missing_image", "", f"{file} does not exist; images_root sets the folder")
+    detail = f"{file} does not exist; say with images_root (--images) where pictures are"
+    return Finding("missing_image", "", detail)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from parfocal.data.files import write_samples
+from parfocal.data.files import check_output, write_samples
 from parfocal.data.readers import READERS, get_reader
 from parfocal.data.readers.base import Reader
 from parfocal.data.sample import Sample
@@ -71,9 +71,10 @@ def convert(reader: Reader, out: str | Path, limit: int | None = None) -> Conver
         limit: only the first so many Samples.
 
     Raises:
-        ConfigError: if the name ends otherwise.
+        ConfigError: if the name ends otherwise, or is that of one of the dataset's files.
         DataError: if the dataset's files are broken or the file cannot be written.
     """
+    check_output(out, reader.paths)
     counted = {"boxes": 0, "turns": 0}
 
     def samples() -> Iterator[Sample]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from parfocal.data.jsonl import read_jsonl, write_jsonl
 from parfocal.data.parquet import read_parquet, write_parquet
 from parfocal.data.sample import Sample
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, DataError
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -31,7 +31,32 @@ def write_samples(samples: Iterable[Sample], path: str | Path) -> int:
         ConfigError: if the name ends neither in `.jsonl` nor in `.parquet`.
         DataError: if a Sample cannot be written or the folder does not exist.
     """
+    parquet = check_output(path) == ".parquet"
+    return (write_parquet if parquet else write_jsonl)(samples, path)
+
+
+def check_output(path: str | Path, sources: Iterable[str | Path] = ()) -> str:
+    """Refuse a file of Samples that could not be written, before hours go by.
+
+    Args:
+        path: of the file.
+        sources: files that are read, none of which it may be.
+
+    Returns:
+        How its name ends, one of `SUFFIXES`.
+
+    Raises:
+        ConfigError: if the name ends otherwise, or the file is one of the sources.
+        DataError: if the folder does not exist.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"{path} must end in {' or '.join(SUFFIXES)}.")
-    return (write_parquet if suffix == ".parquet" else write_jsonl)(samples, path)
+    if Path(path).resolve() in (Path(source).resolve() for source in sources):
+        raise ConfigError(f"{path} is read to make the file to write: give another name for that.")
+    if not Path(path).absolute().parent.is_dir():
+        raise DataError(
+            f"{path} cannot be written: the folder {Path(path).parent} does not exist. Make it "
+            "first."
+        )
+    return suffix

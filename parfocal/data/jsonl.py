@@ -29,7 +29,10 @@ def read_jsonl(path: str | Path) -> Iterator[Sample]:
         try:
             row = parse_line(line)
         except ValueError as err:
-            raise DataError(f"{where}: {describe_line_error(err)[1]}") from err
+            raise DataError(
+                f"{where}: {describe_line_error(err)[1]}. `parfocal data check FILE` lists every "
+                "problem."
+            ) from err
         yield Sample.from_json(row, where)
 
 
@@ -106,6 +109,9 @@ def describe_line_error(err: ValueError) -> tuple[str, str]:
     """(kind, detail) of what `parse_line` raised."""
     if isinstance(err, UnicodeDecodeError):
         return "bad_utf8", f"not UTF-8 at byte {err.start}: save the file as UTF-8"
+    if isinstance(err, json.JSONDecodeError):  # its own text counts lines within the line
+        column = 1 + min(err.pos, len(err.doc.rstrip()))
+        return "bad_json", f"not JSON: {err.msg} at column {column}"
     return "bad_json", f"not JSON: {err}"
 
 
@@ -140,11 +146,21 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         _sync_folder(target.parent)
     except OSError as err:
         raise DataError(
-            f"{target} cannot be written: {err}. "
+            f"{target} cannot be written: {_why(err, target, part)}. "
             "Give a file in a folder that exists and is writable."
         ) from err
     finally:
         part.unlink(missing_ok=True)
+
+
+def _why(err: OSError, target: Path, part: Path) -> str:
+    """What a person can mend, without the name that the file has while it is written."""
+    if target.is_dir():
+        return "it is a folder"
+    if not target.parent.is_dir():
+        return f"the folder {target.parent} does not exist"
+    other = err.filename is not None and Path(err.filename) not in (target, part)
+    return str(err) if other or err.strerror is None else err.strerror
 
 
 def _sync_folder(folder: Path) -> None:

@@ -97,8 +97,10 @@ class LeakIndex:
                 }
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+            reason = err.strerror if isinstance(err, OSError) else f"{type(err).__name__}: {err}"
+            reason = f"it lacks {err}" if isinstance(err, KeyError) else reason
             raise DataError(
-                f"{path} is no index of benchmark pictures ({type(err).__name__}: {err}). Make one "
+                f"{path} is no index of benchmark pictures ({reason}). Make one "
                 "with parfocal.data.leaks.build_index(...).save(...), or name the benchmark's own "
                 "file of samples (.jsonl, .parquet)."
             ) from err

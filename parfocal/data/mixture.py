@@ -156,7 +156,8 @@ class Mixture:
         if not names or twice or len(names) > 2**16:
             raise ConfigError(
                 f"a mixture needs sources of different names, at most 65,536; "
-                f"{f'{twice[0]!r} is there twice' if twice else f'there are {len(names)}'}."
+                f"{f'{twice[0]!r} is there twice' if twice else f'there are {len(names)}'}. "
+                "A source is a table [[sources]] with name and path."
             )
         if self.seed < 0 or self.skip_bad < 0:
             raise ConfigError(
@@ -208,7 +209,10 @@ def read_mixture(path: str | Path) -> Mixture:
     except OSError as err:
         raise DataError(f"{file} cannot be opened: {err.strerror}. Give a TOML file.") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{file} is not TOML: {err}.") from err
+        raise ConfigError(
+            f"{file} is not TOML: {err}. A mixture is a TOML file that names its sources in "
+            "[[sources]], each with name and path."
+        ) from err
     try:
         return _mixture(values, file.parent)
     except ConfigError as err:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from parfocal.data.files import write_samples
+from parfocal.data.files import check_output, write_samples
 from parfocal.data.mixing import MixtureStream, OpenMixture
-from parfocal.data.mixture import exact
+from parfocal.data.mixture import Mixture, exact
+from parfocal.data.mixture_sources import source_files
+from parfocal.data.picture_files import PictureFiles, pictures_folder
 from parfocal.data.sample import ImageRef, Sample
-from parfocal.errors import DataError
 
 FIRST = 10  # ids that a report shows
 
@@ -72,6 +73,13 @@ class MixtureReport:
         return {"schema": "parfocal.mix/1", **asdict(self)}
 
 
+class Written(NamedTuple):
+    """What `write_epoch` wrote: Samples, and pictures that were not there before."""
+
+    samples: int
+    pictures: int
+
+
 def describe_mixture(opened: OpenMixture, first: int = FIRST) -> MixtureReport:
     """Count what the first epoch holds, and read its first rows.
 
@@ -102,37 +110,52 @@ def describe_mixture(opened: OpenMixture, first: int = FIRST) -> MixtureReport:
     return MixtureReport(mixture.interleave, mixture.seed, total, tuple(sources), names, leaks)
 
 
-def write_epoch(opened: OpenMixture, path: str | Path, epoch: int = 0) -> int:
+def check_epoch_file(mixture: Mixture, path: str | Path) -> None:
+    """Refuse a file that `write_epoch` could not write, before the mixture is opened.
+
+    Raises:
+        ConfigError: if its name ends in something else, or it is one of the files that are mixed.
+        DataError: if a source has no files.
+    """
+    check_output(path, chain.from_iterable(map(source_files, mixture.sources)))
+
+
+def write_epoch(opened: OpenMixture, path: str | Path, epoch: int = 0) -> Written:
     """Write the Samples of an epoch, in its order, to one .jsonl or .parquet file.
 
     Ids stay unique where a row comes again in the epoch: the second time it ends in "#2". Pictures
-    are named by their paths from the folder of the file.
+    are named by their paths from the folder of the file. Those inside tar files are put into a
+    folder beside it (`pictures_folder`), their bytes unchanged.
 
     Returns:
-        How many Samples were written.
+        How many Samples were written, and pictures; none of either stays if something is wrong.
 
     Raises:
-        DataError: if a row cannot be read, or has a picture that is in no file of its own.
-        ConfigError: if the name of the file ends in anything else, or a view was not given.
+        DataError: if a row cannot be read or the file cannot be written.
+        ConfigError: if the name of the file ends in anything else, it is one of the files that are
+            mixed, or a view was not given.
     """
-    folder = Path(path).absolute().parent
-    return write_samples(_portable(opened.iterate(epoch), folder), path)
+    check_epoch_file(opened.mixture, path)
+    files = PictureFiles(pictures_folder(Path(path).absolute()))
+    with files.kept_if_all_goes_well():
+        samples = write_samples(_portable(opened.iterate(epoch), files), path)
+    return Written(samples, len(files.written))
 
 
-def _portable(stream: MixtureStream, folder: Path) -> Iterator[Sample]:
+def _portable(stream: MixtureStream, files: PictureFiles) -> Iterator[Sample]:
     for sample in stream:
         repeat = stream.place.repeat if stream.place else 0
-        images = tuple(_from_folder(image, sample, folder) for image in sample.images)
+        images = tuple(_from_folder(image, files) for image in sample.images)
         name = f"{sample.id}#{repeat + 1}" if repeat else sample.id
         yield replace(sample, id=name, images=images)
+    files.sync()
 
 
-def _from_folder(image: ImageRef, sample: Sample, folder: Path) -> ImageRef:
-    if image.pixels is not None and image.path is None:
-        raise DataError(
-            f"the picture of sample {sample.id!r} is inside a tar file, which a file of samples "
-            "cannot name. Unpack the tar file, or train from the mixture itself."
-        )
-    if image.path is None:
+def _from_folder(image: ImageRef, files: PictureFiles) -> ImageRef:
+    """The image with a path from the folder of the file; a crop of another one stays as it is."""
+    file = image.path
+    if file is None and image.parent is None and image.pixels is not None:
+        file = str(files.put(image))
+    if file is None:
         return image
-    return replace(image, path=Path(os.path.relpath(image.path, folder)).as_posix())
+    return replace(image, path=Path(os.path.relpath(file, files.folder.parent)).as_posix())

@@ -267,12 +267,11 @@ def open_rows(settings: MixtureSource, cache: bool = False) -> Rows:
             settings.revision or None,
             settings.rows or None,
         )
-    files = _files(settings)
+    files = source_files(settings)
     if kind == "jsonl":
         rows: Rows = Joined([LineRows(file, cache) for file in files])
     elif kind == "parquet":
-        shards = chain.from_iterable(map(parquet_files, files))
-        rows = Joined([ParquetRows(file) for file in shards])
+        rows = Joined([ParquetRows(file) for file in files])
     elif settings.streaming:
         return TarStream(tuple(files), settings.rows or None)
     else:
@@ -286,7 +285,14 @@ def open_rows(settings: MixtureSource, cache: bool = False) -> Rows:
     return rows
 
 
-def _files(settings: MixtureSource) -> list[Path]:
+def source_files(settings: MixtureSource) -> list[Path]:
+    """The files that a source reads; of a dataset of the hub those that it names.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if settings.format == "hub":
+        return [Path(name) for name in settings.files]
     path = Path(settings.path)
     if path.is_dir() and settings.format != "parquet":
         ending = "*.jsonl" if settings.format == "jsonl" else "*.tar"
@@ -300,4 +306,6 @@ def _files(settings: MixtureSource) -> list[Path]:
             f"source {settings.name!r}: {settings.path} does not exist or matches no file. "
             "Relative paths start from the folder of a mixture file, or from --data in a recipe."
         )
+    if settings.format == "parquet":
+        return list(chain.from_iterable(map(parquet_files, files)))
     return files

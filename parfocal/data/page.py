@@ -19,31 +19,22 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-import numpy as np
 from PIL import Image
 
 from parfocal.boxes import Boxes
-from parfocal.data.drawing import (
-    REGION_COLOUR,
-    check_picture,
-    colour_slots,
-    ink_on,
-    slot_colour,
-    span_caption,
-)
-from parfocal.data.paint import place_labels
+from parfocal.data.drawing import check_picture, span_caption
+from parfocal.data.marks import Mark, Turns, chip, phrase_marks, region_marks
+from parfocal.data.overlay import overlay, place
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef, Text
 
 SHOWN_SIDE = 1400  # pixels; longer pictures are embedded smaller, their boxes stay exact
 LOSSLESS_SIDE = 320  # pixels; up to this size PNG costs little and keeps every pixel
-_TAG_CANVAS = 640.0  # width at which number tags are laid out, near what most screens show
-_TAG_WH = (22.0, 21.0)
-_MAX_SCORES = 3  # that a phrase prints; its boxes show all
-_SHORT = 24  # letters; shorter phrases are kept on one line
+# CSS pixels that a picture is shown at, at least, on screens that are not small: among others and
+# alone. See `web/page.css` and `web/site.css`.
+_AMONG_WH, _ALONE_WH = (400.0, 440.0), (600.0, 640.0)
+_LARGEST_SCALE, _SMALLEST_WIDTH = 3.0, 300.0
 _ROLES = {"user": "Question", "assistant": "Answer"}
-
-Turns = Sequence[tuple[str, GroundedText]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,8 @@ class PageItem:
     Attributes:
         image: the picture, or None if there is none (or only panels).
         turns: (role, text) in order; roles "user" and "assistant" read "Question" and "Answer".
-        regions: the user's boxes, that RegionRef counts.
+        regions: the user's boxes, that RegionRef counts; a list shows their labels, if they have
+            any.
         title: a short name, such as the sample's id.
         caption: small print: the source, the model, the time it took.
         notes: sentences that explain what is shown.
@@ -92,20 +84,6 @@ class PageItem:
     panels: Sequence[Panel] = ()
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """What ties words to boxes: the class both carry, what stands on both, and their colour."""
-
-    key: str
-    number: str
-    colour: str
-    words: str
-
-    @property
-    def style(self) -> str:
-        return f"--c:{self.colour};--t:{ink_on(self.colour)}"
-
-
 def render_page(items: Sequence[PageItem], title: str) -> str:
     """A complete HTML document.
 
@@ -121,7 +99,8 @@ def render_page(items: Sequence[PageItem], title: str) -> str:
         >>> page.startswith("<!DOCTYPE html>")
         True
     """
-    rendered = [_item(item, f' id="item-{k}"') for k, item in enumerate(items, start=1)]
+    room = _AMONG_WH if len(items) > 1 else _ALONE_WH
+    rendered = [_item(item, f' id="item-{k}"', room) for k, item in enumerate(items, start=1)]
     keys = sorted({key for _, found in rendered for key in found})
     flagged = sum(bool(item.problems) for item in items)
     return Template(_asset("page.html")).substitute(
@@ -140,7 +119,7 @@ def render_fragment(item: PageItem) -> str:
     Raises:
         FrameError: if boxes do not lie in the picture of the item.
     """
-    html, keys = _item(item, "")
+    html, keys = _item(item, "", _ALONE_WH)
     style = _asset("page.css") + _hover_rules(sorted(keys))
     return f'<div class="pf" {_handlers()}><style>{style}</style>{html}</div>'
 
@@ -164,7 +143,8 @@ def _hover_rules(keys: Sequence[str]) -> str:
         f".pf-item:not([data-pin]):has(.{key}:hover,.{key}:focus-visible) .{key}"
         for key in keys
     )
-    lit = "{--pf-fade:1;--pf-fill:16%;--pf-tint:38%;--pf-words:inline;--pf-lift:3}"
+    lit = "{--pf-fade:1;--pf-fill:16%;--pf-tint:38%;--pf-words:block;--pf-lift:3;"
+    lit += "--pf-room:var(--r)}"
     return ",\n".join(selectors) + lit
 
 
@@ -177,12 +157,12 @@ def _filter(num_items: int, num_flagged: int) -> str:
     return f'<form class="pf-choice" aria-label="Show">{"".join(labels)}</form>\n'
 
 
-def _item(item: PageItem, attributes: str) -> tuple[str, set[str]]:
+def _item(item: PageItem, attributes: str, room_wh: tuple[float, float]) -> tuple[str, set[str]]:
     """HTML of an item and the keys it uses."""
     panels = ([Panel(item.image)] if item.image is not None else []) + list(item.panels)
-    marks = _marks(item.turns)
-    regions = _region_marks(item.regions)
-    figures = "".join(_figure(panel, item, regions) for panel in panels)
+    marks, regions = phrase_marks(item.turns), region_marks(item.regions, item.turns)
+    room_wh = room_wh if len(panels) < 2 else _AMONG_WH
+    figures = "".join(_figure(panel, item, regions, room_wh) for panel in panels)
     figures = f'<div class="pf-figures">{figures}</div>' if figures else ""
     told = iter(marks)
     turns = "".join(_turn(role, text, told, regions) for role, text in item.turns)
@@ -191,41 +171,22 @@ def _item(item: PageItem, attributes: str) -> tuple[str, set[str]]:
     )
     html = (
         f'<article class="{" ".join(kinds)}"{attributes}><div class="pf-card">{figures}'
-        f'<div class="pf-body">{_head(item)}{turns}{_notes(item)}{_foot(item)}</div></div>'
-        "</article>"
+        f'<div class="pf-body">{_head(item)}{turns}{_region_list(item.regions, regions)}'
+        f"{_notes(item)}{_foot(item)}</div></div></article>"
     )
     return html, {mark.key for mark in [*marks, *regions] if mark is not None}
 
 
-def _marks(turns: Turns) -> list[_Mark | None]:
-    """A mark per phrase of all turns, None for phrases without boxes."""
-    phrases = [phrase for _, text in turns for phrase in text.phrases]
-    return [
-        None
-        if slot is None
-        else _Mark(f"k{slot}", str(slot + 1), slot_colour(slot), span_caption(phrase))
-        for phrase, slot in zip(phrases, colour_slots(phrases), strict=True)
-    ]
-
-
-def _region_marks(regions: Boxes | None) -> list[_Mark]:
-    if regions is None:
-        return []
-    names = regions.labels or [""] * len(regions)
-    return [
-        _Mark(f"r{k}", f"R{k}", REGION_COLOUR, f"region {k} {name}".strip())
-        for k, name in enumerate(names)
-    ]
-
-
-def _figure(panel: Panel, item: PageItem, regions: Sequence[_Mark]) -> str:
+def _figure(
+    panel: Panel, item: PageItem, regions: Sequence[Mark], room_wh: tuple[float, float]
+) -> str:
     turns = item.turns if panel.turns is None else panel.turns
-    drawn: list[tuple[_Mark, Boxes]] = []
+    drawn: list[tuple[Mark, Boxes]] = []
     region_boxes = item.regions if panel.regions is None else panel.regions
     if region_boxes is not None:
         drawn += zip(regions, region_boxes, strict=True)
     phrases = [phrase for _, text in turns for phrase in text.phrases]
-    for phrase, mark in zip(phrases, _marks(turns), strict=True):
+    for phrase, mark in zip(phrases, phrase_marks(turns), strict=True):
         if mark is not None:
             drawn += ((mark, box) for box in phrase.boxes)
     drawn = [(m, b) for m, b in drawn if panel.frame is None or b.frame.name == panel.frame]
@@ -233,49 +194,15 @@ def _figure(panel: Panel, item: PageItem, regions: Sequence[_Mark]) -> str:
         check_picture(panel.image.size, box)
     width, height = panel.image.size
     said = f"Picture, {width} by {height} pixels, {len(drawn)} boxes"
+    shown = min(
+        room_wh[0], room_wh[1] * width / height, max(_LARGEST_SCALE * width, _SMALLEST_WIDTH)
+    )
+    boxes = overlay(drawn, (width, height), (shown, shown * height / width))
     title = f"<figcaption>{escape(panel.title)}</figcaption>" if panel.title else ""
     return (
         f'<figure class="pf-figure">{title}<div class="pf-stage" style="--w:{width};--h:{height}">'
         f'<img loading="lazy" alt="{said}" src="{_data_uri(panel.image)}">'
-        f"{_proposals(item.proposals, panel.image)}{_boxes(drawn, (width, height))}</div></figure>"
-    )
-
-
-def _boxes(drawn: Sequence[tuple[_Mark, Boxes]], size_wh: tuple[int, int]) -> str:
-    """Boxes, large ones first so that small ones stay in reach, then their tags."""
-    if not drawn:
-        return ""
-    xyxy = np.concatenate([box.xyxy for _, box in drawn])
-    scale = _TAG_CANVAS / size_wh[0]
-    sizes = np.tile(np.asarray(_TAG_WH), (len(drawn), 1))
-    corners = place_labels(sizes, xyxy * scale, (_TAG_CANVAS, size_wh[1] * scale))
-    html = []
-    for row in np.argsort(-np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1), kind="stable"):
-        mark, box = drawn[row]
-        kind = " pf-region" if mark.key.startswith("r") else ""
-        where = ", ".join(f"{value:.0f}" for value in xyxy[row])
-        said = escape(f"{mark.words}{_score_text(box)}, pixels {where}")
-        html.append(
-            f'<div class="pf-box pf-key {mark.key}{kind}" data-key="{mark.key}" tabindex="-1" '
-            f'role="button" aria-pressed="false" aria-label="{said}" title="{said}" '
-            f'style="{_place(xyxy[row], size_wh)};{mark.style}"></div>'
-        )
-    for (mark, box), corner in zip(drawn, corners / scale, strict=True):
-        if not np.isnan(corner[0]):
-            html.append(_tag(mark, box, corner, size_wh))
-    return "".join(html)
-
-
-def _tag(mark: _Mark, box: Boxes, corner: np.ndarray, size_wh: tuple[int, int]) -> str:
-    """The number on a box; it shows the words while lit, growing towards the middle."""
-    left, top = 100 * corner[0] / size_wh[0], 100 * corner[1] / size_wh[1]
-    far = 100 - left - 100 * _TAG_WH[0] / _TAG_CANVAS
-    side = f"left:{left:.3f}%" if left <= 50 else f"right:{max(far, 0):.3f}%"
-    score = "" if box.scores is None else f"<small>{box.scores[0]:.2f}</small>"
-    return (
-        f'<div class="pf-tag pf-key {mark.key}" data-key="{mark.key}" aria-hidden="true" '
-        f'style="{side};top:{top:.3f}%;{mark.style}">{mark.number}'
-        f'<span class="pf-words">{escape(mark.words)}{score}</span></div>'
+        f"{_proposals(item.proposals, panel.image)}{boxes}</div></figure>"
     )
 
 
@@ -284,35 +211,29 @@ def _proposals(proposals: Boxes | None, image: Image.Image) -> str:
         return ""
     check_picture(image.size, proposals)
     return "".join(
-        f'<div class="pf-proposal" style="{_place(row, image.size)}"></div>'
+        f'<div class="pf-proposal" style="{place(row, image.size)}"></div>'
         for row in proposals.xyxy
     )
 
 
-def _place(xyxy: np.ndarray, size_wh: tuple[int, int]) -> str:
-    """CSS place of a box cut at the edges of its picture."""
-    x1, y1, x2, y2 = np.clip(xyxy / np.asarray([*size_wh, *size_wh]), 0, 1) * 100
-    return f"left:{x1:.3f}%;top:{y1:.3f}%;width:{x2 - x1:.3f}%;height:{y2 - y1:.3f}%"
-
-
 def _turn(
-    role: str, text: GroundedText, marks: Iterator[_Mark | None], regions: Sequence[_Mark]
+    role: str, text: GroundedText, marks: Iterator[Mark | None], regions: Sequence[Mark]
 ) -> str:
     spans = []
     for span in text.spans:
-        words = escape(span_caption(span))
+        words = span_caption(span)
         if isinstance(span, Text):
-            spans.append(words)
+            spans.append(escape(words))
         elif isinstance(span, Nothing):
-            spans.append(f'<span class="pf-none">{words}</span>')
+            spans.append(f'<span class="pf-none">{escape(words)}</span>')
         elif isinstance(span, Phrase):
             mark = next(marks)
-            open_phrase = f'<span class="pf-open">{words}</span>'
-            spans.append(open_phrase if mark is None else _chip(mark, words, span.boxes))
+            open_phrase = f'<span class="pf-open">{escape(words)}</span>'
+            spans.append(open_phrase if mark is None else chip(mark, words, span.boxes))
         elif isinstance(span, RegionRef) and span.index < len(regions):
-            spans.append(_chip(regions[span.index], f"region {span.index}", None))
+            spans.append(chip(regions[span.index], f"region {span.index}", None))
         else:
-            spans.append(words)
+            spans.append(escape(words))
     kind = "pf-turn pf-user" if role == "user" else "pf-turn"
     return (
         f'<div class="{kind}"><span class="pf-role">{escape(_ROLES.get(role, role))}</span>'
@@ -320,27 +241,19 @@ def _turn(
     )
 
 
-def _chip(mark: _Mark, words: str, boxes: Boxes | None) -> str:
-    scores = "" if boxes is None else _score_text(boxes)
-    count = "" if boxes is None or len(boxes) == 1 else f", {len(boxes)} boxes"
-    said = f"{escape(mark.words)}{count}{scores}"
-    short = " pf-short" if len(words) <= _SHORT else ""
-    small = ""
-    if boxes is not None and boxes.scores is not None and len(boxes):
-        more = f" +{len(boxes) - _MAX_SCORES}" if len(boxes) > _MAX_SCORES else ""
-        shown = " ".join(f"{score:.2f}" for score in boxes.scores[:_MAX_SCORES])
-        small = f'<span class="pf-score">{shown}{more}</span>'
-    return (
-        f'<span class="pf-phrase{short} pf-key {mark.key}" data-key="{mark.key}" tabindex="0" '
-        f'role="button" aria-pressed="false" aria-label="{said}" style="{mark.style}">'
-        f'<span class="pf-num">{mark.number}</span>&#8288;{words}{small}</span>'
-    )
-
-
-def _score_text(boxes: Boxes) -> str:
-    if boxes.scores is None or not len(boxes):
+def _region_list(regions: Boxes | None, marks: Sequence[Mark]) -> str:
+    """The labels of regions, each tied to its box; nothing where no region has one."""
+    if regions is None or not any(mark.named for mark in marks):
         return ""
-    return ", score " + ", ".join(f"{score:.2f}" for score in boxes.scores)
+    entries = "".join(
+        f'<li dir="auto">{chip(mark, mark.words, box)}</li>'
+        for mark, box in zip(marks, regions, strict=True)
+    )
+    count = "1 region" if len(marks) == 1 else f"{len(marks):,} regions"
+    return (
+        f'<div class="pf-turn"><span class="pf-role">{count}</span>'
+        f'<ul class="pf-regions" tabindex="-1">{entries}</ul></div>'
+    )
 
 
 def _head(item: PageItem) -> str:

@@ -9,13 +9,34 @@ left corner of the first pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+HIDDEN = 0.25  # share of an object that a label may cover without looking for another place
+LEAST_GAIN = 40.0  # pixels that a label is widened by, unless it wants less
+
+
+class Span(NamedTuple):
+    """Where a label lies.
+
+    Attributes:
+        left: pixels.
+        right: pixels.
+        top: pixels.
+        wide: whether it is wider than it was placed.
+        leftward: whether it grows to the left.
+    """
+
+    left: float
+    right: float
+    top: float
+    wide: bool
+    leftward: bool
 
 
 def stroke(
@@ -97,8 +118,9 @@ def place_labels(sizes_wh: Floats, boxes_xyxy: Floats, canvas_wh: tuple[float, f
         if (room < 0).any() or not sizes_wh[row].all():
             continue
         around = np.clip(_candidates(boxes_xyxy[row], sizes_wh[row]), 0, room)
-        others = np.delete(boxes_xyxy, row, axis=0)
-        hidden = 2 * _covered(around, sizes_wh[row], others) + 0.05 * np.arange(len(around))
+        shares = _shares(around, sizes_wh[row], boxes_xyxy)
+        shares[:, row] = np.maximum(shares[:, row] - HIDDEN, 0)  # on its own box it may lie
+        hidden = 2 * shares.sum(axis=1) + 0.05 * np.arange(len(around))
         crowded = _overlap(around, sizes_wh[row], placed).sum(axis=1)
         best, where = int(np.argmin(hidden + 100 * crowded)), around
         if crowded[best] > 0:
@@ -107,6 +129,63 @@ def place_labels(sizes_wh: Floats, boxes_xyxy: Floats, canvas_wh: tuple[float, f
         box = np.concatenate([where[best], where[best] + sizes_wh[row]])
         placed = np.concatenate([placed, box[None]])
     return corners
+
+
+def widen_labels(
+    corners: Floats,
+    sizes_wh: Floats,
+    wanted: Sequence[float],
+    boxes_xyxy: Floats,
+    canvas_wh: tuple[float, float],
+) -> list[Span | None]:
+    """Widen labels where this hides no other label and no good part of any object.
+
+    Args:
+        corners: float[N, 2], from `place_labels`.
+        sizes_wh: float[N, 2], as they were placed.
+        wanted: N widths; a label gets as much of its own as there is room for, or nothing.
+        boxes_xyxy: float[N, 4], pixels. Small boxes choose first.
+        canvas_wh: width and height of the picture, pixels.
+
+    Returns:
+        N places, None where there was no place for the label.
+    """
+    found = [
+        None
+        if np.isnan(corner[0])
+        else Span(corner[0], corner[0] + size[0], corner[1], False, corner[0] > canvas_wh[0] / 2)
+        for corner, size in zip(corners, sizes_wh, strict=True)
+    ]
+    areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
+    for row in np.argsort(areas, kind="stable").tolist():
+        span, height = found[row], float(sizes_wh[row, 1])
+        if span is None or wanted[row] <= span.right - span.left:
+            continue
+        others = [
+            (other.left, other.top, other.right, other.top + size)
+            for k, (other, size) in enumerate(zip(found, sizes_wh[:, 1].tolist(), strict=True))
+            if other is not None and k != row
+        ]
+        taken = np.asarray(others, dtype=np.float64).reshape(-1, 4)
+        for wider in _wider(span, wanted[row], canvas_wh[0]):
+            size_wh = np.asarray([wider.right - wider.left, height])
+            corner = np.asarray([[wider.left, wider.top]])
+            crowded = _overlap(corner, size_wh, taken).any()
+            if not crowded and (_shares(corner, size_wh, boxes_xyxy) <= HIDDEN).all():
+                found[row] = wider
+                break
+    return found
+
+
+def _wider(span: Span, wanted: float, canvas_width: float) -> Iterator[Span]:
+    """Wider places for a label: to the right, off the right edge, to the left, then less of all."""
+    least = min(wanted, span.right - span.left + LEAST_GAIN)
+    for width in dict.fromkeys(np.linspace(wanted, least, 6).tolist()):
+        starts = (span.left, canvas_width - width, span.right - width)
+        for start, leftward in zip(starts, (False, True, True), strict=True):
+            covers = start <= span.left and start + width >= span.right
+            if covers and start >= 0 and start + width <= canvas_width:
+                yield Span(start, start + width, span.top, True, leftward)
 
 
 def _candidates(box: Floats, size_wh: Floats) -> Floats:
@@ -148,11 +227,11 @@ def _overlap(corners: Floats, size_wh: Floats, boxes: Floats) -> Floats:
     return np.asarray(np.clip(high - low, 0, None).prod(axis=2) / size_wh.prod())
 
 
-def _covered(corners: Floats, size_wh: Floats, boxes: Floats) -> Floats:
-    """float[K]: how much of other objects a label hides, as the sum of their hidden shares."""
+def _shares(corners: Floats, size_wh: Floats, boxes: Floats) -> Floats:
+    """float[K, M]: the share of each box that a label at each corner hides, at most 1."""
     areas = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1.0)
-    shares: Floats = _overlap(corners, size_wh, boxes) * size_wh.prod() / areas
-    return np.asarray(np.minimum(shares, 1.0).sum(axis=1))
+    hidden: Floats = _overlap(corners, size_wh, boxes) * size_wh.prod() / areas
+    return np.minimum(hidden, 1.0)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -95,11 +95,14 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The file itself, or the shards of a folder in order; DataError if it has none."""
+    """The file itself, or the shards of a folder in order; DataError if there is none."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Give a Parquet file or a folder of shards.")
     files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(
-            f"{path} holds no part-*.parquet. Give a Parquet file or a folder of shards."
+            f"{path} holds no part-*.parquet. Give a .jsonl or .parquet file, or a folder of "
+            "Parquet shards."
         )
     return files
 

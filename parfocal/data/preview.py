@@ -20,13 +20,14 @@ from PIL import Image
 from parfocal.boxes import Boxes, Frame
 from parfocal.data.check import Issue, check_file, guess_convention
 from parfocal.data.jsonl import atomic_file, parse_line, read_lines
-from parfocal.data.page import PageItem, Panel, Turns, render_page
+from parfocal.data.marks import Turns
+from parfocal.data.page import PageItem, Panel, render_page
 from parfocal.data.parquet import read_rows
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.schema import placed_boxes, structure_findings
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText
-from parfocal.errors import DataError, ParfocalError
+from parfocal.errors import ConfigError, DataError, ParfocalError
 
 DEFAULT_LIMIT = 200  # rows; a page of so many pictures is about 30 MB
 MAX_PROBLEMS = 6  # that a row shows
@@ -59,17 +60,27 @@ def preview_file(
 
     Args:
         path: JSON Lines, Parquet, or a folder of Parquet shards.
-        out: the page to write; replaced only once it is complete.
+        out: the page to write, .html; replaced only once it is complete.
         images_root: the folder that image paths are relative to; the data file's own if None.
         limit: how many rows to draw from the start of the file. As many later rows are added if
             something is wrong with them.
 
     Raises:
         DataError: if the file cannot be read at all, or the page cannot be written.
+        ConfigError: if the name of the page ends otherwise.
     """
     if limit < 1:
         raise DataError(f"limit is {limit}, must be 1 or more: the number of rows to draw.")
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{out} must end in .html: it is the page to write.")
     source = Path(path)
+    with atomic_file(out) as file_out:
+        report, page = _page(source, images_root, limit)
+        file_out.write(page.encode(errors="replace"))  # rows may hold halves of letters
+    return report
+
+
+def _page(source: Path, images_root: str | Path | None, limit: int) -> tuple[PreviewReport, str]:
     root = Path(images_root) if images_root else source if source.is_dir() else source.parent
     report = check_file(source, root, open_images=False)
     issues: dict[tuple[str, int], list[Issue]] = defaultdict(list)
@@ -87,9 +98,7 @@ def preview_file(
         num_unseen += bool(items[-1].problems) and not found
     part = "" if len(items) == report.rows else f" ({len(items):,} of {report.rows:,} rows)"
     page = render_page(items, source.name + part)
-    with atomic_file(out) as file_out:
-        file_out.write(page.encode())
-    return PreviewReport(report.rows, len(items), report.bad_rows + num_unseen)
+    return PreviewReport(report.rows, len(items), report.bad_rows + num_unseen), page
 
 
 def sample_item(sample: Sample, root: str | Path | None = None) -> PageItem:
@@ -115,7 +124,7 @@ def sample_item(sample: Sample, root: str | Path | None = None) -> PageItem:
 
 def _rows(source: Path) -> Iterator[tuple[str, int, Any]]:
     """(file, line from 1, row or None if the line is not JSON), numbered as `check_file` does."""
-    if source.is_dir() or source.suffix == ".parquet":
+    if source.is_dir() or source.suffix.lower() == ".parquet":
         for where, row in read_rows(source):
             file, _, number = where.rpartition(":")
             yield file, int(number), row

@@ -39,6 +39,8 @@ class ImageRef:
         crop: xyxy of the crop, pixels of the parent; width and height may differ from it (zoom).
         pixels: the picture itself; in memory only, never written, not compared.
         video_frame: the file is a video, of which this is the frame of that number, from 0.
+        encoded: the bytes that `pixels` were decoded from, where they are no file of their own; in
+            memory only, like them.
     """
 
     path: str | None
@@ -48,6 +50,7 @@ class ImageRef:
     crop: tuple[float, float, float, float] | None = None
     pixels: PIL.Image.Image | None = field(default=None, compare=False, repr=False)
     video_frame: int | None = None
+    encoded: bytes | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check sides, the crop's shape, the frame, and that pixels have the declared size."""

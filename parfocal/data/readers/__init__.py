@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from parfocal.data.readers.ai2d import Ai2dReader
 from parfocal.data.readers.base import Reader
 from parfocal.data.readers.coco import CocoReader
@@ -83,5 +85,7 @@ READERS: dict[str, type[Reader]] = {
 def get_reader(name: str) -> type[Reader]:
     """Return the reader of a dataset; ConfigError lists the names."""
     if name not in READERS:
-        raise ConfigError(f"no reader {name!r}; there are {', '.join(sorted(READERS))}.")
+        near = difflib.get_close_matches(name, READERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(f"no reader {name!r}{hint} There are {', '.join(sorted(READERS))}.")
     return READERS[name]

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from parfocal.data.readers.base import Reader
+from parfocal.data.readers.fields import need_text
 from parfocal.data.readers.stream import json_items
 from parfocal.data.sample import JSON, Sample, Turn
 from parfocal.dialects import GroundedText
@@ -57,7 +58,8 @@ def _read(row: Any, where: str) -> tuple[str, str, list[str]]:
     answers = row.get("answers") or []
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise DataError(f"{where}: `answers` is {answers!r}, must be a list of texts.")
-    return row["question"], row["image"], [answer for answer in answers if answer.strip()]
+    question, page = need_text(where, row, "question"), need_text(where, row, "image")
+    return question, page, [answer for answer in answers if answer.strip()]
 
 
 def _has(row: Any, key: str) -> bool:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from parfocal.data.readers.coco import coco_names
 from parfocal.data.readers.coco_format import CocoFormatReader, Row, label_of
+from parfocal.data.readers.fields import need_rows
 from parfocal.data.sample import JSON
 from parfocal.errors import DataError
 
@@ -45,7 +46,10 @@ class LvisReader(CocoFormatReader):
         """Return the labels that are absent, and those whose boxes are not complete."""
         where = f"{self.paths[0]}: picture {image['id']!r}"
         return {
-            kind: [label_of(number, categories, where) for number in image.get(field, ())]
+            kind: [
+                label_of(number, categories, where)
+                for number in (need_rows(where, image, field) if field in image else ())
+            ]
             for kind, field in (
                 ("neg_categories", "neg_category_ids"),
                 ("not_exhaustive_categories", "not_exhaustive_category_ids"),

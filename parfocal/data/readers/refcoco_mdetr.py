@@ -48,12 +48,13 @@ class RefCocoMdetrReader(Reader):
             regions = self.regions([box], [text], placed)
             if not len(regions):
                 continue
-            if row["category_id"] not in names:
-                raise DataError(f"{path}: unknown category {row['category_id']!r}.")
+            category = need_int(path, row, "category_id")
+            if category not in names:
+                raise DataError(f"{path}: unknown category {category}.")
             meta: dict[str, JSON] = {
                 "image_key": f"coco:{coco_id}",
                 "ann_id": row["original_id"],
-                "category": names[row["category_id"]],
+                "category": names[category],
                 "area": row["area"],
                 "iscrowd": row["iscrowd"],
             }

@@ -30,7 +30,7 @@ def json_items(path: Path, prefix: str = "") -> Iterator[Any]:
         try:
             yield from ijson.items(file, where, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as err:
-            raise DataError(f"{path} is not JSON: {err}. Fetch the file again.") from err
+            raise _no_json(path, err) from err
 
 
 def json_pairs(path: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -40,7 +40,7 @@ def json_pairs(path: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
         try:
             yield from ijson.kvitems(file, prefix, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as err:
-            raise DataError(f"{path} is not JSON: {err}. Fetch the file again.") from err
+            raise _no_json(path, err) from err
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -58,7 +58,7 @@ def json_value(path: Path) -> Any:
         try:
             return json.load(file)
         except ValueError as err:
-            raise DataError(f"{path} is not JSON: {err}. Fetch the file again.") from err
+            raise _no_json(path, err) from err
 
 
 def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -108,6 +108,14 @@ def require(row: Any, where: str, **fields: type) -> list[Any]:
         if not isinstance(row[name], kind):
             raise DataError(f"{where}: {name} is {row[name]!r:.60}, must be {kind.__name__}.")
     return [row[name] for name in fields]
+
+
+def _no_json(path: Path, err: Exception) -> DataError:
+    """The first line of what ijson says; the others show what may be no text at all."""
+    said = err.args[0] if err.args and isinstance(err.args[0], bytes) else str(err).encode()
+    text = said.decode(errors="replace")
+    reason = next(iter(text.splitlines()), "it is empty").rstrip(". ")
+    return DataError(f"{path} is not JSON: {reason}. Is it the right file, and is it complete?")
 
 
 def _opened(path: Path) -> Any:

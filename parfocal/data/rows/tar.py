@@ -153,7 +153,8 @@ def _filled(image: ImageRef, sample: Sample, pictures: Members) -> ImageRef:
             f"no member holds the picture {image.path!r}; there are {', '.join(pictures) or 'none'}"
             ". Name the member in the image's path."
         )
-    return replace(image, path=None, pixels=load_image(pictures[name]))
+    data = pictures[name]
+    return replace(image, path=None, pixels=load_image(data), encoded=data)
 
 
 def _member_of(path: str, pictures: Members) -> str | None:

@@ -10,3 +10,6 @@ if (pin) item.dataset.pin = pin;
 else delete item.dataset.pin;
 for (const node of item.querySelectorAll("[aria-pressed]"))
   node.setAttribute("aria-pressed", String(node.dataset.key === pin));
+const list = item.querySelector(".pf-regions");
+const entry = pin && list && list.querySelector("." + pin);
+if (entry && !list.contains(event.target)) list.scrollTop = entry.offsetTop - list.clientHeight / 3;

@@ -49,6 +49,15 @@ def test_an_epoch_is_written(run, mixture: Path, tmp_path: Path) -> None:
     assert len(found) == 18 and sum("#" in sample.id for sample in found) == 6
 
 
+def test_pictures_inside_tar_files_come_along(run, tmp_path: Path) -> None:
+    write_rows(tmp_path, "t", [make_sample("t0"), make_sample("t1", 1)], "tar")
+    (tmp_path / "mix.toml").write_text('[[sources]]\nname = "t"\npath = "t.tar"\n')
+    out = tmp_path / "out.parquet"
+    done = run("data", "mix", tmp_path / "mix.toml", "--out", out)
+    assert (done.code, done.err) == (0, f"wrote {out}\nwrote {tmp_path / 'out.images'}\n")
+    assert run("data", "check", out).code == 0
+
+
 def test_leaks_are_shown_refused_and_excluded(run, mixture: Path, tmp_path: Path) -> None:
     index = ("--benchmarks", tmp_path / "i.json")
     out = tmp_path / "out.jsonl"
@@ -67,10 +76,15 @@ def test_leaks_are_shown_refused_and_excluded(run, mixture: Path, tmp_path: Path
 def test_what_is_wrong_is_told_in_one_line(run, mixture: Path, tmp_path: Path) -> None:
     for words, message in (
         ((mixture,), "give --out FILE"),
+        ((mixture, "--dry-run", "--out", tmp_path / "o.jsonl"), "a dry run writes nothing"),
+        ((mixture, "--out", tmp_path / "a.jsonl"), "a.jsonl is read to make the file"),
+        ((mixture, "--out", tmp_path / "no" / "o.jsonl"), "no does not exist"),
+        ((tmp_path / "a.jsonl", "--dry-run"), "names its sources in [[sources]]"),
+        ((mixture, "--dry-run", "--benchmarks", tmp_path / "no.json"), "(No such file or"),
         ((mixture, "--dry-run", "--leaks", "ignore"), "must be one of refuse, allow, exclude"),
         ((mixture, "--out", tmp_path / "out.csv"), "must end in .jsonl or .parquet"),
         ((tmp_path / "no.toml", "--dry-run"), "cannot be opened"),
     ):
         done = run("data", "mix", *words)
         assert (done.code, done.err.count("\n")) == (1, 1)
-        assert message in done.err
+        assert message in done.err, words

@@ -43,7 +43,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        pytest.param(b'{"id": "1"', "not JSON", id="cut"),
+        pytest.param(b'{"id": "1"', "not JSON: .* at column 11. `parfocal data check", id="cut"),
         pytest.param(b'{"id": "\xff"}', "not UTF-8 at byte 8", id="latin-1"),
         pytest.param(b'{"id": NaN}', "NaN is not a JSON number", id="NaN"),
         pytest.param(b'{"id": "1", "id": "2"}', "'id' stands twice", id="key twice"),
@@ -84,8 +84,15 @@ def test_meta_that_is_not_json_is_refused(tmp_path: Path, meta: dict[str, object
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no.jsonl cannot be opened"):
         list(read_jsonl(tmp_path / "no.jsonl"))
-    with pytest.raises(DataError, match=r"rows.jsonl cannot be written"):
+    with pytest.raises(DataError, match=r"rows.jsonl cannot be written: the folder .* not exist"):
         write_jsonl([], tmp_path / "no" / "rows.jsonl")
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"rows.jsonl cannot be written: it is a folder\. Give"):
+        write_jsonl([], tmp_path / "rows.jsonl")
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_new_files_have_ordinary_permissions(tmp_path: Path) -> None:

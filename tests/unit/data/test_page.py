@@ -258,3 +258,118 @@ def test_small_pictures_are_embedded_exactly_and_large_ones_smaller():
     assert kind == "data:image/jpeg"
     assert shown.size == (SHOWN_SIDE, SHOWN_SIDE // 2)
     assert large.size == (3000, 1500)
+
+
+LABELS = [
+    "a dog",
+    EVIL,
+    "the man who " + "walks and " * 60 + "stops",
+    "\u05d4\u05db\u05dc\u05d1 \u05d4\u05e9\u05d7\u05d5\u05e8",
+    "",
+]
+
+
+def labelled_item(labels=LABELS, image=None, **more):
+    rows = [[1 + 12 * k, 10, 9 + 12 * k, 40 + k] for k in range(len(labels))]
+    return PageItem(image, regions=boxes(*rows, labels=labels), **more)
+
+
+class Spoken(HTMLParser):
+    """The words inside every element that carries a key, by (class, key)."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.open = {}, []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        key = (attrs.get("class", "").partition(" ")[0], attrs.get("data-key"))
+        if tag not in VOID:
+            self.open.append(key)
+        if key[1]:
+            self.found.setdefault(key, []).append("")
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in VOID
+
+    def handle_endtag(self, tag):
+        self.open.pop()
+
+    def handle_data(self, data):
+        for key in self.open:
+            if key[1]:
+                self.found[key][-1] += data
+
+
+def test_every_label_is_listed_and_on_its_box(render):
+    image = Image.new("RGB", (80, 60))
+    html = render(labelled_item(image=image))
+    assert "<script" not in html
+    tree, spoken = Tree(html), Spoken(html).found
+    for k, label in enumerate(LABELS):
+        words = label or f"region {k}"
+        assert spoken["pf-phrase", f"r{k}"] == [f"R{k}\u2060{words}"] * 2, "in the list"
+        assert all(tag.endswith(words) for tag in spoken["pf-tag", f"r{k}"]), "on the box"
+        assert len(spoken["pf-tag", f"r{k}"]) == 2
+        for part in tree.of_class("pf-box", f"r{k}") + tree.of_class("pf-tag", f"r{k}"):
+            assert label in part["title"], "in full where it is cut"
+        (style,) = {part["style"].partition("--c:")[2] for part in tree.of_class(f"r{k}")}
+        assert style, "a box and its words have one colour"
+    assert tree.text.count("5 regions") == 2
+
+
+def test_labels_are_listed_without_a_picture_too():
+    assert Spoken(render_fragment(labelled_item())).found["pf-phrase", "r0"] == ["R0\u2060a dog"]
+
+
+def test_regions_without_labels_make_no_list():
+    html = render_fragment(PageItem(None, regions=boxes([1, 1, 9, 9], [2, 2, 9, 9])))
+    assert "pf-regions" not in html.partition("</style>")[2]
+    html = render_fragment(labelled_item(["", " "]))
+    assert "pf-regions" not in html.partition("</style>")[2]
+
+
+def test_a_region_has_the_colour_of_the_phrase_of_its_words():
+    text = GroundedText.of("I see ", Phrase("an owl", boxes([1, 1, 5, 5])), Phrase("A  dog"))
+    item = labelled_item(["A dog", "an OWL", "a dog", ""], turns=[("assistant", text)])
+    tree = Tree(render_fragment(item))
+    colours = [tree.of_class("pf-phrase", f"r{k}")[0]["style"][4:11] for k in range(4)]
+    assert colours[0] == colours[2] == slot_colour(1)
+    assert colours[1] == slot_colour(0) == tree.of_class("pf-phrase", "k0")[0]["style"][4:11]
+    assert colours[3] not in colours[:3]
+
+
+def test_scores_of_regions_are_listed():
+    regions = boxes([1, 1, 9, 9], scores=[0.25], labels=["a dog"])
+    found = Spoken(render_fragment(PageItem(None, regions=regions))).found
+    assert found["pf-phrase", "r0"] == ["R0\u2060a dog0.25"]
+
+
+def tags(*rows, size_wh=(400, 300), **more):
+    frame = Frame("image", *size_wh)
+    regions = Boxes(list(rows), frame, **more)
+    html = render_fragment(PageItem(Image.new("RGB", size_wh), regions=regions))
+    return {tag["data-key"]: tag for tag in Tree(html).of_class("pf-tag")}
+
+
+def test_words_are_shown_at_once_where_there_is_room():
+    alone = tags([50, 100, 200, 250], labels=["a dog"])["r0"]
+    assert "pf-wide" in alone["class"]
+    assert alone["style"].startswith("left:12.500%;bottom:66.667%;--m:"), "above the box's corner"
+    crowd = [[10 + 3 * k, 10, 390, 290 - 2 * k] for k in range(60)]
+    found = tags(*crowd, labels=["the man in a red shirt"] * 60)
+    assert len(found) == 60
+    wide = ["pf-wide" in tag["class"] for tag in found.values()]
+    assert any(wide) and not all(wide)
+    assert all("the man in a red shirt" in tag["title"] for tag in found.values())
+
+
+def test_words_that_name_nothing_wait_until_lit():
+    assert "pf-wide" not in tags([50, 100, 200, 250])["r0"]["class"]
+
+
+def test_tags_of_long_words_leave_the_picture_in_sight():
+    (tag,) = tags([10, 100, 200, 250], labels=["very " * 100]).values()
+    share = re.search(r"--m:([0-9.]+)%", tag["style"])
+    assert float(share[1]) < 50

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parfocal.data.paint import fill, place_labels, rgb, stroke
+from parfocal.data.paint import HIDDEN, fill, place_labels, rgb, stroke, widen_labels
 
 
-def overlap(corner_a, size_a, corner_b, size_b):
+def overlap(*corners_and_sizes):
+    corner_a, size_a, corner_b, size_b = map(np.asarray, corners_and_sizes)
     low = np.maximum(corner_a, corner_b)
     high = np.minimum(corner_a + size_a, corner_b + size_b)
     return float(np.prod(np.clip(high - low, 0, None)))
@@ -92,6 +93,74 @@ def test_no_place_for_empty_or_too_large_labels():
     sizes = np.array([[0.0, 0.0], [500.0, 20.0], [50.0, 20.0]])
     corners = place_labels(sizes, np.tile([10.0, 10, 90, 90], (3, 1)), (100, 100))
     assert np.isnan(corners).all(axis=1).tolist() == [True, True, False]
+
+
+def test_a_label_keeps_off_its_own_box_if_that_is_small():
+    """At the upper edge there is no room above: beside a small box, but inside a large one."""
+    sizes = np.array([[22.0, 21.0]])
+    small = place_labels(sizes, np.array([[50.0, 0, 80, 30]]), (400, 300))[0]
+    assert overlap(small, sizes[0], (50.0, 0.0), (30.0, 30.0)) <= HIDDEN * 30 * 30
+    large = place_labels(sizes, np.array([[50.0, 0, 300, 200]]), (400, 300))[0]
+    assert large.tolist() == [50.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("x1", "span"),
+    [
+        pytest.param(50.0, (50.0, 150.0, False), id="to the right"),
+        pytest.param(340.0, (300.0, 400.0, True), id="off the right edge"),
+        pytest.param(300.0, (300.0, 400.0, False), id="just fits"),
+    ],
+)
+def test_a_label_is_widened_to_where_there_is_room(x1, span):
+    boxes, slim = np.array([[x1, 60, x1 + 50, 200]]), np.array([[22.0, 20.0]])
+    corners = place_labels(slim, boxes, (400, 300))
+    (found,) = widen_labels(corners, slim, [100.0], boxes, (400, 300))
+    assert (found.left, found.right, found.leftward) == span
+    assert found.wide and found.top == 40
+
+
+def test_a_label_between_others_is_widened_less_or_not_at_all():
+    boxes = np.array([[100.0, 60, 200, 200], [170, 60, 300, 201], [39, 60, 60, 202]])
+    slim = np.tile([22.0, 20.0], (3, 1))
+    corners = place_labels(slim, boxes, (400, 300))
+    spans = widen_labels(corners, slim, [0.0, 0.0, 200.0], boxes, (400, 300))
+    assert [span.wide for span in spans] == [False, False, False], "none is wanted, no room"
+    spans = widen_labels(corners, slim, [200.0, 0.0, 0.0], boxes, (400, 300))
+    assert (spans[0].left, spans[0].wide) == (100.0, True)
+    assert 22 + 40 <= spans[0].right - 100 <= 70
+
+
+def test_a_widened_label_hides_no_object():
+    boxes = np.array([[100.0, 60, 200, 200], [130, 40, 150, 58]])
+    slim = np.array([[22.0, 20.0], [0.0, 0.0]])
+    corners = place_labels(slim, boxes, (400, 300))
+    (span, none) = widen_labels(corners, slim, [120.0, 0.0], boxes, (400, 300))
+    assert none is None
+    hidden = overlap((span.left, span.top), (span.right - span.left, 20.0), boxes[1, :2], (20, 18))
+    assert hidden <= HIDDEN * 20 * 18
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.floats(0, 900) for _ in range(2)], *[st.floats(1, 400) for _ in range(3)]),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_widened_labels_stay_inside_and_apart(rows):
+    rows = np.array(rows)
+    boxes = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]])
+    slim = np.tile([30.0, 24.0], (len(boxes), 1))
+    corners = place_labels(slim, boxes, (1000.0, 800.0))
+    spans = widen_labels(corners, slim, rows[:, 4].tolist(), boxes, (1000.0, 800.0))
+    for k, span in enumerate(spans):
+        assert 0 <= span.left <= corners[k, 0] and corners[k, 0] + 30 <= span.right <= 1000
+        for other in spans[:k]:
+            sizes = [(s.right - s.left, 24.0) for s in (span, other)]
+            ends = [(s.left, s.top) for s in (span, other)]
+            assert overlap(ends[0], sizes[0], ends[1], sizes[1]) < 1e-6
 
 
 def test_rgb():

@@ -52,7 +52,7 @@ def test_a_bad_row_is_named_by_file_and_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "not a readable"), (b"PAR1 or so", "not a readable")],
+    [(None, "does not exist"), (b"PAR1 or so", "is not a readable")],
     ids=["missing", "garbage"],
 )
 def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -60,7 +60,7 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None, messa
     path = tmp_path / "rows.parquet"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"rows.parquet is {message}"):
+    with pytest.raises(DataError, match=rf"rows.parquet {message}"):
         list(read_parquet(path))
     with pytest.raises(DataError, match=r"holds no part"):
         list(read_parquet(tmp_path))

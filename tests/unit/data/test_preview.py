@@ -11,7 +11,7 @@ from parfocal.data.jsonl import write_jsonl
 from parfocal.data.parquet import write_parquet
 from parfocal.data.preview import preview_file, sample_item
 from parfocal.data.sample import Sample
-from parfocal.errors import DataError
+from parfocal.errors import ParfocalError
 
 WIDTH, HEIGHT = 100, 80
 PIXELS = [[60.0, 10.0, 90.0, 50.0], [5.0, 40.0, 45.0, 75.0]]
@@ -76,6 +76,22 @@ def test_regions_are_read_in_the_same_way(folder):
     meant = html.partition("read as ")[2]
     assert meant.count("left:60.000%;top:12.500%") == 2
     assert "a &lt;thing&gt;" in html
+
+
+def test_every_label_of_a_row_can_be_read(folder):
+    labels = ["the left one", "<b>bold</b> & 'quoted'"]
+    _, html = run(folder, row(regions=PIXELS, region_labels=labels))
+    listed = html.partition('<ul class="pf-regions"')[2].partition("</ul>")[0]
+    for k, words in enumerate(("the left one", "&lt;b&gt;bold&lt;/b&gt; &amp; &#x27;quoted&#x27;")):
+        entry = listed.split("<li")[1 + k]
+        assert f'data-key="r{k}"' in entry and f"<bdi>{words}</bdi>" in entry
+        assert html.count(f'data-key="r{k}"') == 3, "the entry, its box and the box's tag"
+
+
+def test_half_a_letter_does_not_stop_the_page(folder):
+    report, html = run(folder, row(regions=[PIXELS[0]], region_labels=["a \ud83d dog"]))
+    assert report.shown == 1
+    assert "a ? dog" in html
 
 
 def test_swapped_corners_are_drawn_as_the_rectangle_between_them(folder):
@@ -178,12 +194,16 @@ def test_images_root_and_parquet(folder, tmp_path_factory):
         ("gone.jsonl", "out.html", {}, "cannot be opened"),
         ("data.jsonl", "no/such/out.html", {}, "cannot be written"),
         ("data.jsonl", "out.html", {"limit": 0}, "limit is 0"),
+        ("data.jsonl", "out.html", {"images_root": "gone"}, "gone is not a folder"),
+        ("data.jsonl", "data.jsonl", {}, "data.jsonl must end in .html"),
+        ("gone.parquet", "out.html", {}, "gone.parquet does not exist"),
     ],
 )
 def test_errors_say_what_to_do(folder, file, out, options, said):
     (folder / "data.jsonl").write_text(json.dumps(row()), encoding="utf-8")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(ParfocalError, match=said):
         preview_file(folder / file, folder / out, **options)
+    assert json.loads((folder / "data.jsonl").read_text()) == row()
     assert not list(folder.glob("**/*.part"))
 
 

@@ -102,10 +102,12 @@ def test_names_of_one_picture():
         ('{"categories": [{"id": 1, "name": "a"}], "images": []}', "no `images`"),
         ('{"categories": [{"id": 1, "name": "a"}], "annotations": [{"id": 5}]}', "image_id"),
         ('{"categories": [', "not JSON"),
+        ("", "not JSON: parse error: premature EOF. Is it"),
+        ("\xff\xfe\x00", "not JSON: lexical error: invalid char in json text. Is it"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path, text, message):
-    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         list(CocoReader([tmp_path / "a.json"]))
 

@@ -63,6 +63,8 @@ def test_the_test_split_is_questions(datasets, make_pictures, read_all):
             '{"data": [{"questionId": 1, "image": "a.png", "question": "q", "answers": "a"}]}',
             "`answers` is 'a'",
         ),
+        ('{"data": [{"questionId": 1, "image": 3, "question": "q"}]}', "`image` is 3, must be"),
+        ('{"data": [{"questionId": 1, "image": "a", "question": [1]}]}', "`question` is .1., must"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path, text, message):

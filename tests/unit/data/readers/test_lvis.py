@@ -86,6 +86,7 @@ def test_pictures_of_coco_are_found(datasets, make_pictures):
         ("coco_url", None, "picture 9: .* has no `coco_url`"),
         ("coco_url", "http://example.invalid/dog.jpg", "does not end in the number"),
         ("neg_category_ids", [4], "picture 9 has category 4"),
+        ("not_exhaustive_category_ids", True, "`not_exhaustive_category_ids` is True, must be a"),
     ],
 )
 def test_bad_pictures_are_refused(datasets, tmp_path, field, value, message):

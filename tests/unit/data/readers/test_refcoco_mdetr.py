@@ -92,6 +92,7 @@ def test_the_dataset_need_not_be_named(changed):
         (lambda rows: rows["annotations"].pop(), "entry 0 has 0 boxes"),
         (lambda rows: rows["annotations"][-1].pop("bbox"), "must be four numbers"),
         (lambda rows: rows["annotations"][-1].update(category_id=2), "unknown category 2"),
+        (lambda rows: rows["annotations"][-1].update(category_id={}), "`category_id` is {}, must"),
         (lambda rows: rows.update(images=[]), "no `images`"),
     ],
 )
