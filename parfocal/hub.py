@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +17,17 @@ from parfocal.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+BUNDLED: Final = ("mini",)
 # What is needed of a repository: no pickles, no code.
 FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def bundled_folder(name: str) -> Path | None:
+    """Return the folder of a bundled model; None for any other name."""
+    if name not in BUNDLED:
+        return None
+    return Path(str(resources.files("parfocal"))) / "weights" / name
 
 
 def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = False) -> None:

@@ -65,12 +65,11 @@ def convert(
     from transformers.utils import logging as hub_logging
 
     from parfocal.models.checkpoints import official
-    from parfocal.predict.loading import BUNDLED, model_folder
 
-    kind, words = parse_dtype(dtype), model_folder(text) if text in BUNDLED else text
+    kind = parse_dtype(dtype)
     hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it tears the status line
     with error_console().status(f"converting {source}"):
-        report = official.convert(source, target, family, vision or (), words, stage, kind)
+        report = official.convert(source, target, family, vision or (), text, stage, kind)
     if as_json:
         show.print_json(report_json(report))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from parfocal.detectors.weights import resolve_device
 from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import fetch, is_hub_id, refuse_gaps
+from parfocal.hub import BUNDLED, bundled_folder, fetch, is_hub_id, refuse_gaps
 from parfocal.models.checkpoints import official
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -28,7 +27,6 @@ from parfocal.predict.protocol import AnyPredictor
 
 logger = logging.getLogger(__name__)
 
-BUNDLED = ("mini",)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -94,8 +92,9 @@ def load(
 
 def model_folder(model: str | Path) -> Path:
     """Return the folder of a model name; CheckpointError says what is possible instead."""
-    if str(model) in BUNDLED:
-        return Path(str(resources.files("parfocal"))) / "weights" / str(model)
+    bundled = bundled_folder(str(model))
+    if bundled is not None:
+        return bundled
     folder = Path(model).expanduser()
     if not folder.is_dir():
         if not is_hub_id(str(model)):

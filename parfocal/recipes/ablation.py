@@ -1,12 +1,12 @@
 """The papers' ablations at toy size: comparisons whose arms differ in one thing, on seeded scenes.
 
-An arm is the base and a difference. The base is mini's plan made smaller: perception, learned once
-a seed and shared by all arms, then one language stage on frozen perception. All arms of a seed see
-the same scenes, as many of them, in batches as large, for as many steps. An arm that stands in
-several comparisons is run once.
+An arm is the base and a difference. The base is mini's plan with a smaller language model: one
+language stage on frozen perception, on scenes of few kinds of objects. All arms of a seed see the
+same scenes, as many of them, in batches as large, for as many steps. An arm that stands in several
+comparisons is run once.
 
-Towers and language models of the papers were trained by others beforehand; here runs that arms
-share stand for them (`SHARED`).
+Towers and language models of the papers were trained by others beforehand; here mini's own
+perception and runs that all arms and seeds share stand for them (`SHARED`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.models.presets import get_preset, vary
-from parfocal.recipes.mini import VOCAB_SIZE, mini
+from parfocal.recipes.mini import APPEARANCE, VOCAB_SIZE, mini
 from parfocal.train.recipe import Recipe, Stage
 
 SIGHT, DETAIL, WORDS = "sight", "detail", "words"
@@ -32,7 +32,7 @@ SHARED: Mapping[str, str] = {
 _PERCEPTION, _LANGUAGE, _ = mini().stages
 READS_REGIONS = _LANGUAGE.trainable
 CONNECTORS = tuple(part for part in READS_REGIONS if part != "text")
-FROM_SIGHT: Mapping[str, str] = dict.fromkeys(("vision", "proposer", "refiner", "regions"), SIGHT)
+FROM_SIGHT: Mapping[str, str] = dict.fromkeys(("vision", "proposer", "refiner", *APPEARANCE), SIGHT)
 FROM_WORDS: Mapping[str, str] = {**FROM_SIGHT, "text": WORDS}
 
 
@@ -86,22 +86,28 @@ class Budget:
         preset: that the base varies.
         model: what the base changes in it.
         detail: the second tower; its token grid is that of the first.
+        sight: bundled model that the run of this name is left out for; "": it is run.
         perception: pictures of the shared runs of towers.
         perception_batch: pictures a step of these.
         language: pictures of the language stage of every arm.
         language_batch: pictures a step of it.
         scenes: validation scenes that every arm is scored on.
+        kinds: number of kinds of objects in scenes; 0: all.
+        num_objects: fewest and most objects in one.
         sides: longer sides of training pictures, pixels, used in turn.
     """
 
     preset: str
     model: Mapping[str, Any]
     detail: Mapping[str, Any]
+    sight: str
     perception: int
     perception_batch: int
     language: int
     language_batch: int
     scenes: int
+    kinds: int
+    num_objects: tuple[int, int]
     sides: tuple[int, ...] = (192, 256)
 
 
@@ -118,37 +124,25 @@ def _detail(image_size: int, sizes: tuple[int, ...], depths: tuple[int, ...]) ->
 
 
 BUDGETS: dict[str, Budget] = {
-    # six minutes of CPU time an arm, three times that where boxes are written as numbers
+    # minutes an arm: most of what mini learns in its first tenth
     "small": Budget(
         "mini",
         {
-            "vision": {
-                "towers": [{
-                    "backbone": {
-                        "model_type": "resnet", "embedding_size": 32,
-                        "hidden_sizes": [32, 64, 128, 192], "depths": [1, 2, 2, 1],
-                        "layer_type": "basic",
-                    },
-                    "image_size": 192, "image_mean": (0.5, 0.5, 0.5),
-                    "image_std": (0.25, 0.25, 0.25), "token_layer": 3, "level_layers": (2, 3, 4),
-                }],
-                "pyramid_channels": 64,
-            },
-            "proposer": {"hidden_size": 64},
-            "regions": {"hidden_size": 192},
             "text_config": {  # its words come with the tokenizer
-                "model_type": "qwen2", "vocab_size": VOCAB_SIZE, "hidden_size": 192,
-                "intermediate_size": 528, "num_hidden_layers": 3, "num_attention_heads": 3,
-                "num_key_value_heads": 3, "max_position_embeddings": 1024,
-                "tie_word_embeddings": True, "initializer_range": 192**-0.5,
+                "model_type": "qwen2", "vocab_size": VOCAB_SIZE, "hidden_size": 128,
+                "intermediate_size": 352, "num_hidden_layers": 3, "num_attention_heads": 2,
+                "num_key_value_heads": 2, "max_position_embeddings": 1024,
+                "tie_word_embeddings": True, "initializer_range": 128**-0.5,
             },
         },
-        _detail(384, (24, 48, 96, 192), (1, 1, 2, 1)),
-        perception=12_800, perception_batch=32, language=6_400, language_batch=8, scenes=200,
+        _detail(384, (24, 48, 96, 192), (1, 1, 2, 1)), sight="mini",
+        perception=12_800, perception_batch=32, language=12_800, language_batch=16, scenes=200,
+        kinds=24, num_objects=(2, 6),
     ),
     "smoke": Budget(  # seconds an arm: everything runs, nothing is learned
-        "tiny", {}, _detail(192, (8, 8, 8, 16), (1, 1, 1, 1)),
-        perception=16, perception_batch=4, language=16, language_batch=4, scenes=2, sides=(96,),
+        "tiny", {}, _detail(192, (8, 8, 8, 16), (1, 1, 1, 1)), sight="",
+        perception=16, perception_batch=4, language=16, language_batch=4, scenes=2,
+        kinds=0, num_objects=(2, 10), sides=(96,),
     ),
 }  # fmt: skip
 
@@ -237,7 +231,7 @@ COMPARISONS: dict[str, Comparison] = {
                 },
                 trainable=("projector", "regions", "text"),
                 alignment_weight=0.0,
-                weights={part: run for part, run in FROM_SIGHT.items() if part != "regions"},
+                weights={part: run for part, run in FROM_SIGHT.items() if part not in APPEARANCE},
             ),
         },
         ("count", "name", "absent", "rec", "rec_iou"),
@@ -286,10 +280,11 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 
-def shared_runs(comparisons: Mapping[str, Comparison]) -> list[str]:
+def shared_runs(comparisons: Mapping[str, Comparison], budget: str) -> list[str]:
     """Return the shared runs that any arm takes parts of, in the order to run them in."""
+    given = SIGHT if BUDGETS[budget].sight else None
     wanted = {run for item in comparisons.values() for arm in item.arms.values()
-              for run in arm.weights.values()}  # fmt: skip
+              for run in arm.weights.values()} - {given}  # fmt: skip
     return [run for run in SHARED if run in wanted]
 
 
@@ -299,9 +294,9 @@ def distinct_arms(comparisons: Mapping[str, Comparison]) -> list[Arm]:
     return list(arms.values())
 
 
-def shared_folder(out: Path, run: str, seed: int) -> Path:
+def shared_folder(out: Path, run: str) -> Path:
     """Where a shared run is."""
-    return out / "shared" / run / f"seed-{seed}"
+    return out / "shared" / run
 
 
 def arm_folder(out: Path, arm: Arm, seed: int) -> Path:
@@ -319,10 +314,7 @@ def arm_recipe(arm: Arm, seed: int, budget: str, out: Path) -> Recipe:
         out: folder of all runs, where the shared ones are.
     """
     sizes = BUDGETS[budget]
-    weights = {
-        part: str(shared_folder(out, run, seed) / _stage_of(run))
-        for part, run in arm.weights.items()
-    }
+    weights = {part: _source(run, sizes, out) for part, run in arm.weights.items()}
     stage = dataclasses.replace(
         _sized(_LANGUAGE, sizes.language, sizes.language_batch), trainable=arm.trainable,
         alignment_weight=arm.alignment_weight, eval_samples=0,
@@ -331,14 +323,15 @@ def arm_recipe(arm: Arm, seed: int, budget: str, out: Path) -> Recipe:
     return _recipe(name, stage, _difference(arm, sizes), weights, seed, budget)
 
 
-def shared_recipe(run: str, seed: int, budget: str, out: Path) -> Recipe:
+def shared_recipe(run: str, budget: str, out: Path) -> Recipe:
     """Return the recipe of a shared run; the other arguments are those of `arm_recipe`.
 
-    The language model's is the base arm's with another seed, so other questions and connectors.
+    The language model's is the base arm's with a seed that no arm has, so other questions and
+    connectors.
     """
     if run == WORDS:
-        recipe = arm_recipe(BASE, seed, budget, out)
-        return dataclasses.replace(recipe, name=f"ablate-{run}", seed=seed + 1000)
+        recipe = arm_recipe(BASE, 1000, budget, out)
+        return dataclasses.replace(recipe, name=f"ablate-{run}")
     sizes = BUDGETS[budget]
     stage = dataclasses.replace(
         _sized(_PERCEPTION, sizes.perception, sizes.perception_batch), eval_samples=sizes.scenes
@@ -350,11 +343,15 @@ def shared_recipe(run: str, seed: int, budget: str, out: Path) -> Recipe:
         stage = dataclasses.replace(stage, trainable=(*towers, *others))
         difference = _difference(CONCAT, sizes)
         difference["vision"]["levels_from"] = 1
-    return _recipe(f"ablate-{run}", stage, difference, {}, seed, budget)
+    return _recipe(f"ablate-{run}", stage, difference, {}, 0, budget)
 
 
-def _stage_of(run: str) -> str:
-    return _LANGUAGE.name if run == WORDS else _PERCEPTION.name
+def _source(run: str, sizes: Budget, out: Path) -> str:
+    """Where the weights of a shared run are."""
+    if run == SIGHT and sizes.sight:
+        return sizes.sight
+    stage = _LANGUAGE if run == WORDS else _PERCEPTION
+    return str(shared_folder(out, run) / stage.name)
 
 
 def _recipe(
@@ -368,7 +365,8 @@ def _recipe(
     sizes = BUDGETS[budget]
     return Recipe(
         name, sizes.preset, (stage,), model_overrides=difference, weights=weights,
-        sides=sizes.sides, seed=seed, loss_mean="process", budget=budget,
+        sides=sizes.sides, kinds=sizes.kinds, num_objects=sizes.num_objects, seed=seed,
+        loss_mean="process", budget=budget,
     )  # fmt: skip
 
 

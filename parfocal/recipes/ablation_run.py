@@ -1,6 +1,6 @@
 """Run the comparisons of `parfocal.recipes.ablation`: one folder, gone on with after any stop.
 
-- OUT/shared/RUN/seed-N/: runs that arms take parts of
+- OUT/shared/RUN/: runs that arms take parts of
 - OUT/arms/ARM/seed-N/: an ordinary run; `scores.json` when it is trained and scored
 - OUT/ablation.json, OUT/ablation.md: the table, written anew after every arm
 """
@@ -137,10 +137,10 @@ def run_ablation(
         )
     chosen = (word for item in assignments for word in ("--set", item))
     command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
+    for run in shared_runs(settings.comparisons, settings.budget):
+        recipe = shared_recipe(run, settings.budget, out)
+        _train(recipe, shared_folder(out, run), processes, runtime)
     for seed in range(settings.seeds):
-        for run in shared_runs(settings.comparisons):
-            recipe = shared_recipe(run, seed, settings.budget, out)
-            _train(recipe, shared_folder(out, run, seed), processes, runtime)
         for arm in settings.arms:
             recipe = arm_recipe(arm, seed, settings.budget, out)
             _train_and_score(recipe, arm_folder(out, arm, seed), processes, runtime)
@@ -182,7 +182,7 @@ def _train_and_score(
     started = time.perf_counter()
     config, _ = _train(recipe, folder, processes, runtime)
     trained = time.perf_counter()
-    scores = score_arm(load(str(folder / "model")), BUDGETS[recipe.budget].scenes)
+    scores = score_arm(load(str(folder / "model")), recipe, BUDGETS[recipe.budget].scenes)
     total, trainable = parameters(recipe, config)
     entry = {
         "seed": recipe.seed,
@@ -229,8 +229,8 @@ def plan_rows(settings: Settings) -> list[dict[str, Any]]:
     """Return what every run would be, shared ones first: parameters, pictures, steps, seeds."""
     out = Path()
     runs = [
-        ("shared", run, shared_recipe(run, 0, settings.budget, out))
-        for run in shared_runs(settings.comparisons)
+        ("shared", run, shared_recipe(run, settings.budget, out))
+        for run in shared_runs(settings.comparisons, settings.budget)
     ]
     runs += [("arms", arm.name, arm_recipe(arm, 0, settings.budget, out)) for arm in settings.arms]
     rows = []
@@ -241,7 +241,7 @@ def plan_rows(settings: Settings) -> list[dict[str, Any]]:
             {
                 "run": f"{name}/{arm}", "parameters": total, "trained": trained,
                 "pictures": stage.samples, "steps": stage.steps,
-                "seeds": settings.seeds,
+                "seeds": 1 if name == "shared" else settings.seeds,
             }
         )  # fmt: skip
     return rows

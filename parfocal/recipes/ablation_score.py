@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from parfocal.boxes import Boxes, Frame, iou
-from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.heldout import annotate
 from parfocal.eval.metrics import names_equal, parse_count
 from parfocal.predict.protocol import AnyPredictor
+from parfocal.train.recipe import Recipe
+from parfocal.train.stages import scenes_of
 
 METRICS: Mapping[str, str] = {
     "rec": "expressions whose first box has IoU 0.5 or more with the object",
@@ -30,24 +31,24 @@ METRICS: Mapping[str, str] = {
     "count": "numbers of objects said exactly",
     "absent": "things that are not there, and said not to be",
 }
-SIDE = 256
 BATCH = 16
 OPTIONS: Mapping[str, Any] = {"num_beams": 1, "max_new_tokens": 64}
 
 Picture = tuple[Image.Image, Mapping[str, Any]]  # with what is there and what to ask
 
 
-def score_arm(predictor: AnyPredictor, scenes: int) -> dict[str, float]:
+def score_arm(predictor: AnyPredictor, recipe: Recipe, scenes: int) -> dict[str, float]:
     """Score a model on the first validation scenes.
 
     Args:
         predictor: of the model.
+        recipe: it was trained by; says what scenes are like.
         scenes: how many; those with fewer than two objects, or with hidden ones, are passed over.
 
     Returns:
         Percent by name of `METRICS`; those that nothing was asked for are missing.
     """
-    pictures = validation_pictures(scenes)
+    pictures = validation_pictures(recipe, scenes)
     found: dict[str, list[float]] = {}
     for start in range(0, len(pictures), BATCH):
         part = pictures[start : start + BATCH]
@@ -57,9 +58,9 @@ def score_arm(predictor: AnyPredictor, scenes: int) -> dict[str, float]:
     return {name: 100 * float(np.mean(found[name])) for name in METRICS if found.get(name)}
 
 
-def validation_pictures(scenes: int) -> list[Picture]:
+def validation_pictures(recipe: Recipe, scenes: int) -> list[Picture]:
     """Paint validation scenes, each with what the benchmark would ask about it."""
-    reader = SceneReader("validation", scenes, (SIDE,))
+    reader = scenes_of(recipe, "validation", scenes)
     pictures: list[Picture] = []
     for index in count():
         if len(pictures) == scenes:

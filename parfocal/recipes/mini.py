@@ -23,6 +23,12 @@ TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independ
 VOCAB_SIZE = 2048
 
 
+APPEARANCE = (
+    "regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
+    "regions.context.threshold",
+)  # fmt: skip
+"""What of the region encoder describes what a box holds, not what the language model reads."""
+
 # pictures of the three stages, and pictures of the benchmark at the end
 BUDGETS: dict[str, tuple[int, int, int, int | None]] = {
     "full": (144_000, 96_000, 19_200, None),
@@ -44,12 +50,8 @@ def mini(budget: str = "full") -> Recipe:
         budget: key of `BUDGETS`.
     """
     seen, talked_about, polished, scored = BUDGETS[budget]
-    appearance = (
-        "regions.pool", "regions.flatten", "regions.context.identity", "regions.context.scale",
-        "regions.context.threshold",
-    )  # fmt: skip
     perception = Stage(
-        "perception", "detection", trainable=("vision", "proposer", "refiner", *appearance),
+        "perception", "detection", trainable=("vision", "proposer", "refiner", *APPEARANCE),
         samples=seen, batch_size=32,
         optim=Optim(
             lr=2e-3, weight_decay=0.02, warmup_steps=min(80, seen // 160), final_lr_ratio=0.01,

@@ -245,7 +245,7 @@ class Recipe:
         stages: in order.
         model_overrides: differences from the preset, part by part, such as
             {"proposer": {"kind": "deformable_detr"}}.
-        weights: part of the model -> folder or hub id of the weights it starts from, such as
+        weights: part of the model -> folder, hub id or bundled name of what it starts from, such as
             {"text": "lmsys/vicuna-7b-v1.5"}; parts that are not named start from the seed.
         sides: longer sides of the rendered training pictures in pixels, used in turn.
         kinds: number of kinds of objects in rendered pictures; 0: all.

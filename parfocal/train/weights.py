@@ -1,7 +1,7 @@
 """The weights a run starts from: published towers and language models, or parts of models of ours.
 
 A part is named as in the model: `text`, `vision.towers.0.backbone`, `proposer`; `model` is all of
-it. Its source is a folder, or a hub id that is in the local cache.
+it. Its source is a folder, a bundled model such as `mini`, or a hub id that is in the local cache.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def load_parts(model: ParfocalForConditionalGeneration, weights: Mapping[str, st
     """
     own = model.state_dict()
     for part, source in weights.items():
-        if part != WHOLE and not any(name.startswith(f"{part}.") for name in own):
+        if not any(_belongs(name, part) for name in own):
             parts = [WHOLE, *dict.fromkeys(name.split(".")[0] for name in own)]
             parts += [
                 f"vision.towers.{index}.backbone" for index in range(len(model.vision.towers))
@@ -81,17 +81,18 @@ def _read(
         folder: the source.
         own: the model's state dict.
     """
-    tensors, prefix = _open(folder), "" if part == WHOLE else f"{part}."
-    is_ours = any(name.startswith(prefix) if prefix else name in own for name in tensors)
+    tensors = _open(folder)
+    readers = {name: partial(tensors.__getitem__, name) for name in tensors if _belongs(name, part)}
+    is_ours = any(name in own for name in readers)
     if part == "text":
         text = tensors
         if is_ours:
-            text = _with_table(tensors.under(prefix), config.tie_word_embeddings)
+            text = _with_table(tensors.under("text."), config.tie_word_embeddings)
         return extended_text(text, config, own).state
     if is_ours:
-        found = tensors.under(prefix).renamed(prefix)
+        found = Tensors(readers, tensors.origin)
         rules = KeyMap("parfocal", (Rename("**", "**"),))
-        return convert(found, rules, _untied(own, prefix, found)).state
+        return convert(found, rules, _untied(own, part, found)).state
     tower = _TOWER.fullmatch(part)
     if tower is None:
         raise CheckpointError(
@@ -100,6 +101,11 @@ def _read(
         )
     index = int(tower[1])
     return tower_state(index, config.vision.towers[index], folder, own).state
+
+
+def _belongs(name: str, part: str) -> bool:
+    """Whether a tensor is of a part, which may be the tensor itself."""
+    return part == WHOLE or f"{name}.".startswith(f"{part}.")
 
 
 def _open(folder: Path) -> Tensors:
@@ -130,11 +136,9 @@ def _with_table(text: Tensors, tied: bool) -> Tensors:
     return Tensors({**readers, table: readers[head]}, text.origin)
 
 
-def _untied(
-    own: Mapping[str, Tensor], prefix: str, found: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _untied(own: Mapping[str, Tensor], part: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what has to be filled: of a tensor under two names, files may hold one alone."""
-    wanted = {name: value for name, value in own.items() if name.startswith(prefix)}
+    wanted = {name: value for name, value in own.items() if _belongs(name, part)}
     filled = {value.data_ptr() for name, value in wanted.items() if name in found}
     return {
         name: value

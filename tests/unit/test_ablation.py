@@ -24,6 +24,7 @@ from parfocal.models.config_vision import FusionConfig
 from parfocal.models.fusion import ConvGateFusion, FusionInputs
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.predict.loading import load
 from parfocal.recipes import ablation_run, parts_of
 from parfocal.recipes.ablation import (
     BASE,
@@ -32,6 +33,7 @@ from parfocal.recipes.ablation import (
     DETAIL,
     SHARED,
     SIGHT,
+    WORDS,
     arm_folder,
     arm_recipe,
     distinct_arms,
@@ -70,7 +72,9 @@ def meta_model(config: ParfocalConfig) -> ParfocalForConditionalGeneration:
 
 @cache
 def shared_model(name: str) -> ParfocalForConditionalGeneration:
-    return meta_model(parts_of(shared_recipe(name, 0, "small", Path("out")), ENTRY)[0])
+    if name == SIGHT and BUDGETS["small"].sight:
+        return meta_model(load(BUDGETS["small"].sight).model.config)
+    return meta_model(parts_of(shared_recipe(name, "small", Path("out")), ENTRY)[0])
 
 
 def names_under(names: list[str], prefix: str) -> list[str]:
@@ -138,11 +142,14 @@ def test_a_name_is_one_arm_and_an_arm_has_one_name():
 
 
 def test_shared_runs_come_before_what_builds_on_them():
-    assert shared_runs({"merge": COMPARISONS["merge"]}) == [SIGHT]
-    assert shared_runs({"fusion": COMPARISONS["fusion"]}) == [SIGHT, DETAIL]
-    assert shared_runs(COMPARISONS) == list(SHARED)
-    for run_name in SHARED:
-        recipe = shared_recipe(run_name, 0, "small", Path("out"))
+    assert shared_runs({"merge": COMPARISONS["merge"]}, "smoke") == [SIGHT]
+    assert shared_runs({"merge": COMPARISONS["merge"]}, "small") == []
+    assert shared_runs({"fusion": COMPARISONS["fusion"]}, "smoke") == [SIGHT, DETAIL]
+    assert shared_runs(COMPARISONS, "smoke") == list(SHARED)
+    seeds = {arm_recipe(BASE, seed, "small", Path("out")).seed for seed in range(100)}
+    for run_name in shared_runs(COMPARISONS, "small"):
+        recipe = shared_recipe(run_name, "small", Path("out"))
+        assert run_name != WORDS or recipe.seed not in seeds
         names = list(shared_model(run_name).state_dict())
         for prefix in recipe.stages[0].trainable:
             assert names_under(names, prefix), prefix
@@ -315,7 +322,7 @@ def in_process(monkeypatch, toy_bank) -> list[str]:
     trained: list[str] = []
 
     def launch(out: Path, processes: int, accelerate: object) -> None:
-        trained.append(out.parent.name)
+        trained.append(out.name if out.parent.name == "shared" else out.parent.name)
         run.work(out)
 
     monkeypatch.setattr(run, "_launch", launch)
@@ -341,7 +348,7 @@ def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     # frozen towers are those of the shared runs
     weights = {}
     for part, folder in (("vision.towers.1", "shared/detail"), ("vision.towers.0", "shared/sight")):
-        weights[part] = str(out / folder / "seed-0" / "perception")
+        weights[part] = str(out / folder / "perception")
     model = ParfocalForConditionalGeneration.from_pretrained(two / "model")
     before = {key: value.clone() for key, value in model.vision.towers.state_dict().items()}
     load_parts(model, weights)

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from parfocal.errors import CheckpointError
+from parfocal.hub import bundled_folder
 from parfocal.models.checkpoints.restricted_pickle import read_state_dict
 
 # what a folder's weights are called, the first that is there wins
@@ -101,20 +102,20 @@ def joined(parts: Sequence[Tensors]) -> Tensors:
 
 
 def local_folder(name: str | Path) -> Path:
-    """Return the folder of a model's name: itself, or a hub id's in the local cache.
+    """Return the folder of a model's name: a bundled one's, itself, or a hub id's in the cache.
 
     Raises:
         CheckpointError: if there is neither. Nothing is downloaded.
     """
-    path = Path(name).expanduser()
+    path = bundled_folder(str(name)) or Path(name).expanduser()
     if path.exists():
         return path
     try:
         return Path(snapshot_download(str(name), local_files_only=True))
     except (OSError, ValueError) as err:
         raise CheckpointError(
-            f"{str(name)!r} is neither a folder here nor a hub id in the local cache. Nothing is "
-            f"downloaded on its own; for a hub id, run `hf download {name}` first."
+            f"{str(name)!r} is neither a folder here nor a hub id in the local cache, nor bundled. "
+            f"Nothing is downloaded on its own; for a hub id, run `hf download {name}` first."
         ) from err
 
 
