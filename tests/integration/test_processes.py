@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixture import Mixture, MixtureSource
@@ -24,7 +26,7 @@ from parfocal.models.presets import vary
 from parfocal.recipes import accelerate_file
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
-from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.run import command_of
 from parfocal.train.runtime import Runtime
 
@@ -51,12 +53,13 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
         rows.append(dataclasses.replace(sample, images=(image,)))
     write_jsonl(rows, data / "toy.jsonl")
 
-    def prepare(name: str) -> Path:
+    def prepare(name: str, stage: Stage = TALK, width: int = 32) -> Path:
         out = tmp_path_factory.mktemp(name)
         config, processor = toy_parts
-        vary(config, {"regions": {"context": "none"}}).save_pretrained(out / "start")
+        changes = {"regions": {"context": "none"}, "text_config": {"hidden_size": width}}
+        vary(config, changes).save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
-        recipe = Recipe("toy", "tiny", (TALK,), seed=3, bf16=False)
+        recipe = Recipe("toy", "tiny", (stage,), seed=3, bf16=False)
         (out / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
         Runtime(data=str(data)).save(out)
         return out
@@ -93,6 +96,20 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     launch(out, 2)
     assert len(losses(single)) == STEPS
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is installed apart")
+def test_two_processes_take_the_steps_of_one_in_4_bits(prepared):
+    lora = Lora(rank=4, dropout=0.0, quantize="nf4")
+    runs = [
+        prepared(name, dataclasses.replace(TALK, lora=lora), width=64) for name in ("one4", "two4")
+    ]
+    for processes, out in enumerate(runs, 1):
+        launch(out, processes)
+    assert len(losses(runs[0])) == STEPS
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+    files = [load_file(out / "talk" / "model.safetensors") for out in runs]
+    assert all(torch.allclose(files[0][name], files[1][name], atol=1e-4) for name in files[0])
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is installed apart")
