@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
@@ -92,15 +92,14 @@ def load_divided(model: nn.Module, path: str) -> None:
 def load_whole(model: nn.Module, path: str) -> None:
     """Fill a model with the weights of a checkpoint; quantised ones, which it lacks, stay.
 
+    Tables that share their weights are in the file once, or twice where DeepSpeed gathered them.
+
     Raises:
-        CheckpointError, RuntimeError: if the file lacks anything else, or has more.
+        CheckpointError: if the file lacks anything else, or has more.
+        RuntimeError: if a weight has another shape.
     """
-    quantized = quantized_names(model)
-    if not quantized:
-        load_model(model, path)
-        return
     missing, unknown = model.load_state_dict(load_file(path), strict=False)
-    _check_fit(model, path, set(missing) - quantized, unknown)
+    _check_fit(model, path, set(missing) - quantized_names(model), unknown)
 
 
 def _check_fit(model: nn.Module, path: str, missing: set[str], unknown: Sequence[str]) -> None:

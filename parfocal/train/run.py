@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
@@ -221,6 +222,8 @@ def work(out: Path) -> None:
 
 def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
     """Build the model as a stage begins with it: from the stage before, or from the start."""
+    # While ZeRO-3 is on, Transformers divides what it builds, which waits for all processes.
+    unset_hf_deepspeed_config()
     torch.manual_seed(recipe.seed)
     model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
     if before is None:

@@ -148,7 +148,10 @@ class StageTrainer(Trainer):
 
         Adapters are beside what they are on, and what is quantised is left out; see `merged`.
         """
-        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.is_deepspeed_enabled and self.deepspeed is None:  # nothing was left to train
+            state = self.model.state_dict()
+        else:
+            state = self.accelerator.get_state_dict(self.model_wrapped)
         if not self.is_world_process_zero():
             return {}
         prefix, quantized = "model.", quantized_names(self.model)

@@ -113,15 +113,27 @@ def test_two_processes_take_the_steps_of_one_in_4_bits(prepared):
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is installed apart")
-def test_zero2_takes_the_steps_of_one_process(prepared, single, tmp_path):
-    out, settings = prepared("zero2"), tmp_path / "zero2.yaml"
-    shipped = accelerate_file("zero2").read_text(encoding="utf-8")
+@pytest.mark.parametrize("kind", ["zero2", "zero3"])
+def test_zero_takes_the_steps_of_one_process(prepared, single, tmp_path, kind):
+    out, settings = prepared(kind), tmp_path / f"{kind}.yaml"
+    shipped = accelerate_file(kind).read_text(encoding="utf-8")
     settings.write_text(f"{shipped}use_cpu: true\n", encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = command_of(out, 2, settings, bf16=False)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def train() -> dict[str, torch.Tensor]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return load_file(out / "talk" / "model.safetensors")
+
+    found = train()
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+    whole = load_file(single / "talk" / "model.safetensors")
+    assert found.keys() == whole.keys()
+    assert all(torch.allclose(found[name], whole[name], atol=1e-3) for name in whole)
+    (out / "talk" / "model.safetensors").unlink()  # killed behind the last checkpoint
+    again = train()
+    assert all(torch.equal(found[name], again[name]) for name in found)
 
 
 # Accelerate divides weights beside accelerators only, so this is PyTorch's own way of doing it.
