@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -185,6 +186,14 @@ class OpenMixture:
         for function in functions:
             yield from function(sample)
 
+    def without_views(self) -> OpenMixture:
+        """The same mixture, whose rows are Samples as they are."""
+        found = copy.copy(self)
+        found.sources = tuple(map(copy.copy, self.sources))
+        for source in found.sources:
+            source.settings = replace(source.settings, views=())
+        return found
+
     def fingerprint(self) -> dict[str, Any]:
         """All that the order of the Samples depends on, as plain JSON; views by their names."""
         mixture = self.mixture
@@ -216,7 +225,7 @@ def open_mixture(
     Args:
         mixture: from `read_mixture`, or made in Python.
         views: functions by the names that sources use. A function must give the same Samples for
-            the same row every time, or reading cannot be resumed.
+            the same row and its `seen` every time, or reading cannot be resumed.
         refuse: False opens a mixture with leaks, too, so that it can be described.
 
     Raises:
@@ -306,7 +315,8 @@ class MixtureStream(Iterator[Sample]):
             self.skipped += 1
             logger.warning("left out, number %d of this process: %s", self.skipped, err)
             return
-        yield from self.mixture.expanded(source, sample)
+        passes = source.span(self.epoch)[0] // len(source) + place.repeat
+        yield from self.mixture.expanded(source, _given_before(sample, passes))
 
     def mark(self) -> tuple[int, int, int]:
         """(rows done, Samples given of the next row, rows left out as unreadable)."""
@@ -339,6 +349,16 @@ class MixtureStream(Iterator[Sample]):
             )
         self.epoch = int(state["epoch"])
         self.go_to((int(state["rows"]), int(state["samples"]), int(state["skipped"])))
+
+
+def _given_before(sample: Sample, times: int) -> Sample:
+    """The Sample of a row that was given so often before."""
+    if not times:
+        return sample
+    # Nothing that is checked changes, so the checks of a new Sample are left out.
+    found = copy.copy(sample)
+    object.__setattr__(found, "seen", times)
+    return found
 
 
 def check_state(state: Mapping[str, Any], mixture: OpenMixture) -> None:

@@ -146,6 +146,8 @@ class Sample:
         split: "train", "val", ...
         licence: of the picture and words, as the source states it.
         meta: anything else that is JSON.
+        seen: how often a mixture gave its row before, so that what is drawn for it can be another
+            thing each time; in memory only, never written, not compared.
 
     Raises:
         DataError: if a rule of `schema.py` is broken.
@@ -167,6 +169,7 @@ class Sample:
     split: str = ""
     licence: str = ""
     meta: Mapping[str, JSON] = field(default_factory=dict)
+    seen: int = field(default=0, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check all that `from_json` would, so that a Sample can always be written and read."""

@@ -5,8 +5,8 @@ The files of the mixtures lie in the run's data folder; docs/training.md says ho
 Source: Groma, section 3.3, Table 1 and section 5.1; what they leave open, the official training
 scripts and loaders at d3a95b6.
 Deviates, for all stages: the official sampler draws what one GPU sees in a step from one dataset,
-here rows of all are shuffled; wordings are drawn once a row, not anew in every epoch; frozen parts
-are in evaluation mode, where the official proposer keeps its dropout.
+here rows of all are shuffled; frozen parts are in evaluation mode, where the official proposer
+keeps its dropout.
 """
 
 from __future__ import annotations

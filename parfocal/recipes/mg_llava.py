@@ -79,7 +79,8 @@ def mg_llava_video(budget: str = "full") -> Recipe:
 
     Deviates: an official batch holds pictures or videos, 32 pictures or 4 videos a GPU and 16 or 2;
         here all are of the paper's sizes, and both share them in pretraining. The official adapters
-        are on weights of 4 bits. Its first stage does not pad pictures, here it does as the second.
+        are on weights of 4 bits, which here `stages.tuning.lora.quantize=nf4` asks for, as it needs
+        bitsandbytes. Its first stage does not pad pictures, here it does as the second.
     """
     setting = LANGUAGE_MODELS["vicuna_7b"]
     stages = (

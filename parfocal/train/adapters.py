@@ -64,23 +64,24 @@ def _check(text: nn.Module, targets: Sequence[str]) -> None:
             )
 
 
-def merged(weights: Mapping[str, Tensor], settings: Lora) -> dict[str, Tensor]:
+def merged(
+    weights: Mapping[str, Tensor], settings: Lora, start: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Add every adapter's product to the weight it is on; returns weights by their own names.
 
     Args:
-        weights: of the whole model, adapters included.
+        weights: of the whole model, adapters included; what was quantised may be missing.
         settings: that the adapters were made with.
+        start: by their own names, weights to take where `weights` have none.
     """
-    found: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if is_adapter(name):
-            continue
-        plain = name.replace(_BASE, "")
-        down = weights.get(name.replace(f"{_BASE}weight", "lora_A.default.weight"))
-        if _BASE in name and name.endswith(".weight") and down is not None:
-            up = weights[name.replace(f"{_BASE}weight", "lora_B.default.weight")]
-            value = value + (settings.alpha / settings.rank * (up @ down)).to(value.dtype)
-        found[plain] = value
+    own = {name: value for name, value in weights.items() if not is_adapter(name)}
+    found = {**start, **{name.replace(_BASE, ""): value for name, value in own.items()}}
+    for name, down in weights.items():
+        layer, is_first, _ = name.partition(".lora_A.default.weight")
+        if is_first:
+            up, value = weights[f"{layer}.lora_B.default.weight"], found[f"{layer}.weight"]
+            product = settings.alpha / settings.rank * (up @ down)
+            found[f"{layer}.weight"] = value + product.to(value)
     return found
 
 

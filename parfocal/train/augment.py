@@ -40,9 +40,8 @@ class DetectionAugment:
     Source: Groma (arXiv:2404.13013), section 3.3; official groma/data/datasets/det_data.py.
     Deviates: where a crop holds no box, or none that is learned, the official code takes another
         picture at random. Here another crop is drawn until one holds a box, or none is made, and a
-        picture whose boxes are all too small is learned from as one without. The official code
-        draws anew in every epoch; `DetectionCollator` draws the same for a Sample always. Pixels
-        are antialiased where pictures shrink.
+        picture whose boxes are all too small is learned from as one without. Pixels are antialiased
+        where pictures shrink.
     """
 
     short_sides: tuple[int, ...] = (400, 500, 600)

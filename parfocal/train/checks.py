@@ -32,6 +32,7 @@ from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze
+from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage, scenes_of
@@ -103,9 +104,12 @@ def divided(stage: Stage, world: int, runtime: Runtime, found: Findings) -> tupl
 def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findings) -> None:
     """Add the stage's adapters to a model on the meta device, and freeze what it freezes.
 
-    Prefixes that name no parameter are passed over.
+    Prefixes that name no parameter are passed over. Nothing is quantised: shapes stay as they are.
     """
     lora = stage.lora
+    if lora is not None and lora.quantized:
+        found.attempt(check_installed, f"stage {stage.name!r}: ")
+        found.attempt(lambda: check_layers(model.text), f"stage {stage.name!r}: ")
     if lora is not None:
         with torch.device("meta"):
             found.attempt(lambda: add_adapters(model.text, lora), f"stage {stage.name!r}: ")

@@ -18,9 +18,11 @@ it is 2 N patches + 4 layers W patches^2.
 
 Memory of a process, in bytes:
 
-- weights: 4 a parameter, whether it trains or not: they are float32, nothing is sharded.
+- weights: 4 a parameter, whether it trains or not: they are float32, nothing is sharded. Those that
+  are quantised (`Lora.quantize`) take 4.127 bits each.
 - copies: with bfloat16, 2 a parameter of the parts that gradients pass through; where layers are
-  checkpointed and frozen, fewer.
+  checkpointed and frozen, fewer. Quantised layers are unpacked one at a time: the largest counts,
+  in the numbers that are computed with.
 - gradients: 4 a parameter that trains; twice that with several processes, for what they exchange.
 - moments: AdamW's, 8 a parameter that trains.
 - activations: what autograd keeps of a row, counted by a run without memory, times the rows at a
@@ -48,6 +50,7 @@ from parfocal.models.info import part_modules
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import Regions
 from parfocal.train.attention import attention_of
+from parfocal.train.quantize import BITS, linear_layers
 from parfocal.train.recipe import Objective, Stage
 
 Basis = Literal["measured", "max_length", "pictures"]
@@ -212,11 +215,14 @@ def process_memory(
         bf16: whether it computes in bfloat16.
     """
     parts, passed = part_modules(model), gradient_parts(model, stage.objective)
+    packed = _quantized_sizes(model, stage)
     copied = sum(_size(parts[name]) for name in passed) if bf16 else 0
+    if "text" in passed and bf16:
+        copied -= sum(packed)
     trained = _trained(model)
     return Memory(
-        weights=4 * _size(model),
-        copies=2 * copied,
+        weights=4 * (_size(model) - sum(packed)) + math.ceil(sum(packed) * BITS / 8),
+        copies=2 * copied + max(packed, default=0) * (2 if bf16 else 4),
         gradients=4 * trained * (1 if world == 1 else 2),
         moments=8 * trained,
         activations=micro_batch * _row_activations(model, stage, row, bf16),
@@ -316,6 +322,13 @@ def _trained(part: nn.Module) -> int:
 
 def _share(part: nn.Module) -> float:
     return _trained(part) / max(1, _size(part))
+
+
+def _quantized_sizes(model: ParfocalForConditionalGeneration, stage: Stage) -> list[int]:
+    """Weights of each layer that the stage quantises."""
+    if stage.lora is None or not stage.lora.quantized:
+        return []
+    return [layer.weight.numel() for layer in linear_layers(model.text).values()]
 
 
 def _linear_weights(model: ParfocalForConditionalGeneration) -> list[Tensor]:

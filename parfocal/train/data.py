@@ -93,8 +93,8 @@ class DetectionCollator:
         heads: dataset of a Sample's boxes (see `dataset_of`) -> score head that they train; the one
             of `ANY` where the dataset is not named. See `score_heads_of`.
         augment: how pictures and boxes are changed; None: not at all.
-        seed: of the run. With the Sample's id it decides how a picture is changed, so that neither
-            the order of Samples nor the number of processes matters.
+        seed: of the run. With the Sample's id, and how often it was seen, it decides how a picture
+            is changed, so that neither the order of Samples nor the number of processes matters.
     """
 
     processor: ParfocalProcessor
@@ -285,8 +285,9 @@ def _check_pictures(sample: Sample, shown: int) -> None:
 
 
 def seed_of(sample: Sample, seed: int) -> int:
-    """A seed for what is drawn for a Sample, whatever is beside it."""
-    return crc32(f"{seed} {sample.source} {sample.id}".encode())
+    """A seed for what is drawn for a Sample, another each time it comes, whatever is beside it."""
+    again = f" {sample.seen}" if sample.seen else ""
+    return crc32(f"{seed} {sample.source} {sample.id}{again}".encode())
 
 
 def _shown(text: GroundedText) -> int:

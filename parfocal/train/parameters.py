@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 
 from safetensors.torch import load_file
 from torch import nn
@@ -11,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 
 from parfocal.errors import CheckpointError, ConfigError
 from parfocal.train.adapters import is_adapter
+from parfocal.train.quantize import num_weights, quantized_names
 from parfocal.train.recipe import Stage
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,9 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
 
 
 def trainable_counts(model: nn.Module) -> tuple[int, int]:
-    """How many parameters train and how many are frozen."""
+    """How many parameters train and how many are frozen, however many bits each has."""
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    return trained, sum(value.numel() for value in model.parameters()) - trained
+    return trained, sum(map(num_weights, model.parameters())) - trained
 
 
 def _under(name: str, prefix: str) -> bool:
@@ -56,14 +58,16 @@ def check_divisible(objective: nn.Module, stage: Stage) -> None:
     """Refuse what FSDP and DeepSpeed cannot do, before they fail half-way or do something else.
 
     Raises:
-        ConfigError: if the stage is scored while it trains or holds rows of tables, or the model
-            has parameters that are single numbers.
+        ConfigError: if the stage is scored while it trains, holds rows of tables or quantises, or
+            the model has parameters that are single numbers.
     """
     reasons = {
         "it is scored while it trains (eval_every), which needs all weights in one process":
             stage.eval_every > 0,
         "some rows of its tables are held (first_row), which needs whole tables":
             stage.first_row > 0,
+        "its language model is held in 4 bits (lora.quantize), which only whole layers are":
+            stage.lora is not None and stage.lora.quantized,
         "parameters such as single numbers cannot be divided":
             any(value.ndim == 0 for value in objective.parameters()),
     }  # fmt: skip
@@ -82,11 +86,30 @@ def load_divided(model: nn.Module, path: str) -> None:
     """
     options = StateDictOptions(full_state_dict=True, strict=False)
     missing, unknown = set_model_state_dict(model, load_file(path), options=options)
-    shared = {name for names in tied_names(model) for name in names}
-    if unknown or set(missing) - shared:
+    _check_fit(model, path, set(missing), unknown)
+
+
+def load_whole(model: nn.Module, path: str) -> None:
+    """Fill a model with the weights of a checkpoint; quantised ones, which it lacks, stay.
+
+    Tables that share their weights are in the file once, or twice where DeepSpeed gathered them.
+
+    Raises:
+        CheckpointError: if the file lacks anything else, or has more.
+        RuntimeError: if a weight has another shape.
+    """
+    missing, unknown = model.load_state_dict(load_file(path), strict=False)
+    _check_fit(model, path, set(missing) - quantized_names(model), unknown)
+
+
+def _check_fit(model: nn.Module, path: str, missing: set[str], unknown: Sequence[str]) -> None:
+    """Refuse a file that lacks, or has, more than tables that share their weights."""
+    held = [names for names in tied_names(model) if set(names) - missing]
+    lacking = missing - {name for names in held for name in names}
+    if unknown or lacking:
         raise CheckpointError(
-            f"{path} does not fit: it lacks {sorted(set(missing) - shared)[:3]} and has "
-            f"{list(unknown)[:3]} on top."
+            f"{path} does not fit: it lacks {sorted(lacking)[:3]} and has {list(unknown)[:3]} on "
+            "top."
         )
 
 

@@ -21,6 +21,7 @@ from parfocal.errors import ConfigError
 Objective = Literal["detection", "language"]
 Augment = Literal["none", "groma_detection"]
 LossMean = Literal["process", "step"]
+Quantize = Literal["none", "nf4"]
 
 
 RESERVED = frozenset({"start", "model", "eval"})  # folders of a run that are no stage's
@@ -78,18 +79,31 @@ class Lora:
         alpha: an adapter's product is multiplied by alpha / rank.
         dropout: of an adapter's input, in training.
         targets: names of the linear layers that get adapters; all but the head when empty.
+        quantize: how the frozen linear layers of the language model, all but the head, are held:
+            as they are, or in 4 bits (`nf4`, QLoRA; see `parfocal.train.quantize`).
 
-    Source: Hu et al., 2022 (arXiv:2106.09685), section 4.
+    Source: Hu et al., 2022 (arXiv:2106.09685), section 4; of `quantize`, Dettmers et al., 2023
+        (arXiv:2305.14314), section 3.
     """
 
     rank: int = 64
     alpha: float = 128.0
     dropout: float = 0.05
     targets: tuple[str, ...] = ()
+    quantize: Quantize = "none"
 
     def __post_init__(self) -> None:
         _require(self.rank > 0, f"lora.rank is {self.rank}, must be above 0.")
         _require(0 <= self.dropout < 1, f"lora.dropout is {self.dropout}, must be 0 to below 1.")
+        _require(
+            self.quantize in get_args(Quantize),
+            f"lora.quantize is {self.quantize!r}; choose one of {list(get_args(Quantize))}.",
+        )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the language model is held in fewer bits while adapters train."""
+        return self.quantize != "none"
 
 
 @dataclass(frozen=True)
@@ -203,6 +217,13 @@ class Stage:
             self.first_row == 0 or (self.first_row > 0 and self.optim.weight_decay == 0),
             f"{where} has first_row {self.first_row} and weight_decay {self.optim.weight_decay}: "
             "rows are counted from 0, and those that stay must not decay.",
+        )
+        inside = [prefix for prefix in self.trainable if prefix.startswith("text.")]
+        _require(
+            self.lora is None or not self.lora.quantized or not (self.first_row or inside),
+            f"{where} holds the language model in 4 bits (lora.quantize), so that only adapters "
+            f"learn in it: first_row is {self.first_row} and must be 0, and trainable names "
+            f"{inside} and may name 'text' as a whole or nothing of it.",
         )
         _require(
             self.mixture is not None or not self.group_by_length,

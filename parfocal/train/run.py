@@ -23,12 +23,15 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.adapters import merged
 from parfocal.train.attention import attention_of
+from parfocal.train.quantize import check_installed, linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
 from parfocal.train.runtime import Runtime, device
@@ -70,10 +73,12 @@ def start_run(
     Raises:
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
-            stage that the recipe does not have.
+            stage that the recipe does not have, or a stage needs bitsandbytes, which is missing.
     """
     runtime = runtime or Runtime.of(out)
     _check(recipe, runtime)
+    if begin and any(stage.lora and stage.lora.quantized for stage in recipe.stages):
+        check_installed()  # before hours of other stages
     if (out / SAVED).exists():
         _check_same(recipe, out, resume)
     else:
@@ -202,7 +207,7 @@ def work(out: Path) -> None:
             weights = train_stage(model, processor, recipe, stage, out / stage.name, runtime)
             if _is_main():
                 trained = _model(out, recipe, before)
-                _take(trained, weights, stage.start_share)
+                _take(trained, weights, stage)
                 _save_whole(trained, done)
                 score_stage(trained.to(device()), processor, recipe, stage, done.parent, runtime)
             if torch.distributed.is_initialized():
@@ -217,6 +222,8 @@ def work(out: Path) -> None:
 
 def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
     """Build the model as a stage begins with it: from the stage before, or from the start."""
+    # While ZeRO-3 is on, Transformers divides what it builds, which waits for all processes.
+    unset_hf_deepspeed_config()
     torch.manual_seed(recipe.seed)
     model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "start"))
     if before is None:
@@ -232,14 +239,30 @@ def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditi
 
 
 def _take(
-    model: ParfocalForConditionalGeneration, weights: Mapping[str, Tensor], start_share: float
+    model: ParfocalForConditionalGeneration, weights: Mapping[str, Tensor], stage: Stage
 ) -> None:
-    """Fill a model with trained weights, or with a mean of these and its own."""
-    values = _numbers(model)
-    own = [value.clone() for value in values] if start_share else []
+    """Fill a model, as the stage began with it, with trained weights, or with a mean of both.
+
+    Adapters are added to the weights they are on; those that were quantised are the model's own.
+    """
+    share, values = stage.start_share, _numbers(model)
+    own = [value.clone() for value in values] if share else []
+    if stage.lora is not None:
+        start = _quantized_weights(model) if stage.lora.quantized else {}
+        weights = merged(weights, stage.lora, start)
     model.load_state_dict(dict(weights))
-    for value, before in zip(values if start_share else [], own, strict=True):
-        value.lerp_(before, start_share)
+    for value, before in zip(values if share else [], own, strict=True):
+        value.lerp_(before, share)
+
+
+def _quantized_weights(model: ParfocalForConditionalGeneration) -> dict[str, Tensor]:
+    """The full-precision weights, by name, of all that a stage may have quantised."""
+    layers = linear_layers(model.text)
+    return {
+        f"text.{name}.{key}": value.detach()
+        for name, layer in layers.items()
+        for key, value in layer.named_parameters()
+    }
 
 
 def _numbers(model: ParfocalForConditionalGeneration) -> list[Tensor]:

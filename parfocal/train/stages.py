@@ -274,6 +274,7 @@ def _remembered(
 ) -> FeatureCache:
     """Compute the features of all pictures of a stage, each process its own share of them.
 
+    Those of all rows that come: a view may leave out a row this time, and use it the next time.
     `ahead` more Samples are looked at, which the last batches may hold.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -286,7 +287,8 @@ def _remembered(
         limit = None
     else:
         epochs, limit = itertools.count(), -(-stage.samples // world) + ahead
-    read = itertools.chain.from_iterable(opened.iterate(epoch, rank, world) for epoch in epochs)
+    rows = opened.without_views()
+    read = itertools.chain.from_iterable(rows.iterate(epoch, rank, world) for epoch in epochs)
     count = fill(cache, model, processor, itertools.islice(read, limit))
     logger.info("stage %s: features of %d pictures computed", stage.name, count)
     if torch.distributed.is_initialized():

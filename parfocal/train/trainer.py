@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
-from safetensors.torch import load_model, save_file, save_model
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from parfocal.errors import ConfigError, TrainingError
-from parfocal.train.adapters import add_adapters, merged
+from parfocal.train.adapters import add_adapters
 from parfocal.train.callbacks import JsonLog, StageProgress
 from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
-from parfocal.train.parameters import check_divisible, freeze, load_divided
+from parfocal.train.parameters import check_divisible, freeze, load_divided, load_whole
+from parfocal.train.quantize import quantize, quantized_names
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import held_rows
 
@@ -104,18 +105,24 @@ class StageTrainer(Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
-        """Save the objective as safetensors, in the main process; tied tables are written once."""
+        """Save the objective as safetensors, in the main process; tied tables are written once.
+
+        What is quantised is not saved: it follows from what the stage began with.
+        """
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if state_dict is None:
+        quantized = quantized_names(self.model)
+        if state_dict is None and not quantized:
             save_model(self.model, str(folder / "model.safetensors"))
-        else:  # gathered from all processes, where each holds a part
+        else:  # `state_dict` was gathered from all processes, where each holds a part
+            state = self.model.state_dict() if state_dict is None else state_dict
             owners: dict[int, str] = {}
-            for name, value in state_dict.items():
-                owners.setdefault(value.data_ptr(), name)
-            once = {name: state_dict[name] for name in owners.values()}
+            for name, value in state.items():
+                if name not in quantized:
+                    owners.setdefault(value.data_ptr(), name)
+            once = {name: state[name].contiguous() for name in owners.values()}
             save_file(once, str(folder / "model.safetensors"))
 
     def go_on(self, checkpoint: Path | None) -> None:
@@ -137,17 +144,22 @@ class StageTrainer(Trainer):
             )
 
     def model_weights(self) -> dict[str, Tensor]:
-        """The model's weights by name, adapters merged; in the main process, nothing in others."""
-        state = self.accelerator.get_state_dict(self.model_wrapped)
+        """The model's weights by name; in the main process, nothing in others.
+
+        Adapters are beside what they are on, and what is quantised is left out; see `merged`.
+        """
+        if self.is_deepspeed_enabled and self.deepspeed is None:  # nothing was left to train
+            state = self.model.state_dict()
+        else:
+            state = self.accelerator.get_state_dict(self.model_wrapped)
         if not self.is_world_process_zero():
             return {}
-        prefix = "model."
-        weights = {
+        prefix, quantized = "model.", quantized_names(self.model)
+        return {
             name.removeprefix(prefix): value
             for name, value in state.items()
-            if name.startswith(prefix)
+            if name.startswith(prefix) and name not in quantized
         }
-        return weights if self.stage.lora is None else merged(weights, self.stage.lora)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint beside its name and give it the name when all of it is on disk."""
@@ -176,7 +188,7 @@ class StageTrainer(Trainer):
         if self.is_fsdp_enabled:
             load_divided(model or self.model, path)
         else:
-            load_model(model or self.model, path)
+            load_whole(model or self.model, path)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Stop before a gradient that is no number reaches the weights and a checkpoint.
@@ -292,13 +304,15 @@ def run_stage(
     passed over.
 
     Returns:
-        The model's weights by name, adapters merged; in the main process, nothing in others.
+        As `StageTrainer.model_weights`: adapters are not merged yet.
 
     Raises:
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
             of `stage.trainable` names no parameter.
     """
     if stage.lora is not None:
+        if stage.lora.quantized:
+            quantize(objective.model.text, torch.bfloat16 if recipe.bf16 else torch.float32)
         add_adapters(objective.model.text, stage.lora)
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
@@ -323,13 +337,13 @@ def run_stage(
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         check_divisible(objective, stage)
     if checkpoint is not None and step_of(checkpoint) >= stage.steps:
-        load_model(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
+        load_whole(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
     else:
         trainer.go_on(checkpoint)
     chosen = best(out) if stage.best else None
     if chosen is not None:
         logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)
-        load_model(objective, str(chosen / "model.safetensors"))
+        load_whole(objective, str(chosen / "model.safetensors"))
     return trainer.model_weights()
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixture import Mixture, MixtureSource
@@ -24,7 +26,7 @@ from parfocal.models.presets import vary
 from parfocal.recipes import accelerate_file
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
-from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.run import command_of
 from parfocal.train.runtime import Runtime
 
@@ -51,12 +53,13 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
         rows.append(dataclasses.replace(sample, images=(image,)))
     write_jsonl(rows, data / "toy.jsonl")
 
-    def prepare(name: str) -> Path:
+    def prepare(name: str, stage: Stage = TALK, width: int = 32) -> Path:
         out = tmp_path_factory.mktemp(name)
         config, processor = toy_parts
-        vary(config, {"regions": {"context": "none"}}).save_pretrained(out / "start")
+        changes = {"regions": {"context": "none"}, "text_config": {"hidden_size": width}}
+        vary(config, changes).save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
-        recipe = Recipe("toy", "tiny", (TALK,), seed=3, bf16=False)
+        recipe = Recipe("toy", "tiny", (stage,), seed=3, bf16=False)
         (out / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
         Runtime(data=str(data)).save(out)
         return out
@@ -95,16 +98,42 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is installed apart")
+def test_two_processes_take_the_steps_of_one_in_4_bits(prepared):
+    lora = Lora(rank=4, dropout=0.0, quantize="nf4")
+    runs = [
+        prepared(name, dataclasses.replace(TALK, lora=lora), width=64) for name in ("one4", "two4")
+    ]
+    for processes, out in enumerate(runs, 1):
+        launch(out, processes)
+    assert len(losses(runs[0])) == STEPS
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+    files = [load_file(out / "talk" / "model.safetensors") for out in runs]
+    assert all(torch.allclose(files[0][name], files[1][name], atol=1e-4) for name in files[0])
+
+
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is installed apart")
-def test_zero2_takes_the_steps_of_one_process(prepared, single, tmp_path):
-    out, settings = prepared("zero2"), tmp_path / "zero2.yaml"
-    shipped = accelerate_file("zero2").read_text(encoding="utf-8")
+@pytest.mark.parametrize("kind", ["zero2", "zero3"])
+def test_zero_takes_the_steps_of_one_process(prepared, single, tmp_path, kind):
+    out, settings = prepared(kind), tmp_path / f"{kind}.yaml"
+    shipped = accelerate_file(kind).read_text(encoding="utf-8")
     settings.write_text(f"{shipped}use_cpu: true\n", encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = command_of(out, 2, settings, bf16=False)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def train() -> dict[str, torch.Tensor]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return load_file(out / "talk" / "model.safetensors")
+
+    found = train()
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+    whole = load_file(single / "talk" / "model.safetensors")
+    assert found.keys() == whole.keys()
+    assert all(torch.allclose(found[name], whole[name], atol=1e-3) for name in whole)
+    (out / "talk" / "model.safetensors").unlink()  # killed behind the last checkpoint
+    again = train()
+    assert all(torch.equal(found[name], again[name]) for name in found)
 
 
 # Accelerate divides weights beside accelerators only, so this is PyTorch's own way of doing it.

@@ -2,8 +2,8 @@
 
 A view yields drafts: turns with the regions and object images that they speak of. `apply` makes
 Samples of them, with everything else carried over from the annotated one. All choices come from a
-`Draw` that depends on seed, Sample and view alone, so neither the order of Samples nor the number
-of processes changes anything. What a view cannot use is counted by reason.
+`Draw` that depends on seed, Sample, how often it was seen, and view alone, so neither the order of
+Samples nor the number of processes changes anything. What a view cannot use is counted by reason.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def apply(
         sample: as a reader yields it.
         view: from `get_view`.
         seed: other seeds give other choices; those of one Sample depend on nothing but it, the
-            Sample's id and the view's name.
+            Sample's id, how often a mixture gave it before (`Sample.seen`) and the view's name.
         skipped: where to count, by reason, what could not be used. Nothing comes without a reason.
 
     Raises:
@@ -169,7 +169,8 @@ def apply(
     if not sample.images:
         leave_out(counted, "samples without a picture")
         return []
-    drafts = view.drafts(sample, Draw(seed, sample.id, view.name), counted)
+    again = (sample.seen,) if sample.seen else ()
+    drafts = view.drafts(sample, Draw(seed, sample.id, view.name, *again), counted)
     return [_finished(sample, view, number, draft) for number, draft in enumerate(drafts)]
 
 

@@ -217,8 +217,37 @@ def test_killed_anywhere_the_rest_is_identical(pairs, interleave, epoch, stop, d
     resumed = again.iterate(0, *words, start=start, block=2)
     next(resumed, None)  # where it stood before does not matter
     resumed.load_state_dict(state)
-    assert before + list(resumed) == whole
+    rest = list(resumed)
+    assert before + rest == whole
+    assert [sample.seen for sample in before + rest] == [sample.seen for sample in whole]
     assert next(resumed, None) is None
+
+
+@pytest.mark.parametrize("interleave", INTERLEAVES)
+def test_a_sample_knows_how_often_its_row_came(folder: Path, interleave) -> None:
+    mixed = with_source(mixture(folder, interleave), 0, epochs=0.4, views=("same",))
+    opened = open_mixture(with_source(mixed, 2, epochs=2.5), VIEWS)
+    counts = dict[str, list[int]]()
+    for sample in flat([list(opened.iterate(epoch)) for epoch in range(4)]):
+        counts.setdefault(sample.id, []).append(sample.seen)
+    assert all(found == list(range(len(found))) for found in counts.values())
+    assert {len(counts[name]) for name in ("c0", "c1", "c2")} == {10}
+    assert {len(counts.get(f"a{number}", [])) for number in range(7)} == {1, 2}
+
+
+def test_views_may_draw_anew_each_time(tmp_path: Path) -> None:
+    image = ImageRef("a.png", 64, 48)
+    boxes = Boxes([[1, 2, 30, 40], [5, 5, 20, 30]], image.frame(), labels=["a dog", "a hat"])
+    path = write_rows(tmp_path, "a", [Sample("1", (image,), (), boxes)])
+    mixed = Mixture((MixtureSource("a", str(path), views=("rec",)),), seed=5)
+    epochs = [
+        [list(open_mixture(mixed, task_views(mixed)).iterate(epoch)) for epoch in range(6)]
+        for _ in range(2)
+    ]
+    assert epochs[0] == epochs[1]
+    assert len({samples[0].turns[0].text.plain for samples in epochs[0]}) > 2
+    (row,) = open_mixture(mixed, task_views(mixed)).without_views().iterate(3)
+    assert (row.id, row.regions, row.turns) == ("1", boxes, ())
 
 
 def test_views_come_one_after_the_other_and_may_drop_rows(folder: Path) -> None:

@@ -16,7 +16,7 @@ from parfocal.data.readers import scenes
 from parfocal.errors import ConfigError
 from parfocal.models.info import config_info, part_modules, prefill_flops
 from parfocal.models.presets import PRESETS, get_preset
-from parfocal.train import checks
+from parfocal.train import checks, quantize
 from parfocal.train.adapters import add_adapters
 from parfocal.train.costs import Row, meta_model, process_memory, row_flops
 from parfocal.train.data import AnswerCollator
@@ -199,6 +199,30 @@ def test_memory_of_weights_and_optimiser_is_the_formula(tiny_parts):
     saving = dataclasses.replace(stage, gradient_checkpointing=True)
     less = process_memory(model, saving, ROW, 1, world=1, bf16=False)
     assert less.activations < plain.activations
+
+
+def test_memory_in_4_bits_is_the_formula(tiny_parts):
+    stage = dataclasses.replace(TALK, trainable=("text",), lora=Lora(rank=RANK, quantize="nf4"))
+    model = frozen_model(tiny_parts[0], stage)
+    trained, frozen = trainable_counts(model)
+    assert trained == ADAPTERS
+    packed = LINEAR * (4 + 0.127) / 8  # section 3 of QLoRA: 0.127 bits for the scales
+    plain = process_memory(model, stage, ROW, 1, world=1, bf16=False)
+    assert plain.weights - 4 * (trained + frozen - LINEAR) == pytest.approx(packed, rel=1e-3)
+    assert plain.copies == 4 * WIDTH * INNER  # the largest layer, unpacked
+    half = process_memory(model, stage, ROW, 1, world=1, bf16=True)
+    text = sum(value.numel() for value in model.text.parameters())
+    assert half.copies == 2 * (text - LINEAR) + 2 * WIDTH * INNER
+    assert (plain.gradients, plain.moments) == (4 * trained, 8 * trained)
+
+
+def test_what_4_bits_need_is_a_problem_before(planned, monkeypatch):
+    stage = dataclasses.replace(TALK, lora=Lora(rank=RANK, quantize="nf4"))
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    missing, rows = planned(stage).problems
+    assert missing.startswith("stage 'talk': ")
+    assert "pip install 'parfocal[qlora]'" in missing
+    assert "q_proj' has 32 inputs" in rows
 
 
 def kept_by_step(model, batch) -> int:
