@@ -62,7 +62,7 @@ def lean_eager(
     groups, device = query.shape[1] // key.shape[1], query.device.type
     if groups > 1:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         kind = torch.get_autocast_dtype(device)
         query, key, value = query.to(kind), key.to(kind), value.to(kind)
     attended: Tensor = _Attention.apply(query * scaling, key, value, attention_mask)
