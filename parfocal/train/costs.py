@@ -49,9 +49,9 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.info import part_modules
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import Regions
-from parfocal.train.attention import attention_of
 from parfocal.train.quantize import BITS, linear_layers
 from parfocal.train.recipe import Objective, Stage
+from parfocal.train.runtime import attention
 
 Basis = Literal["measured", "max_length", "pictures"]
 
@@ -240,7 +240,7 @@ def _row_activations(
     table: Any = model.get_input_embeddings().weight
     leaves = bool(kinds & _BEFORE["text"]) or table.requires_grad
     text = model.text.to(torch.bfloat16 if bf16 else torch.float32).train()
-    text.set_attn_implementation(attention_of(text.config))
+    text.set_attn_implementation(attention())
     body = _kept(model, lambda: _read(model, row.longest, leaves))
     if stage.gradient_checkpointing:
         config = model.config.text_config

@@ -30,11 +30,10 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.adapters import merged
-from parfocal.train.attention import attention_of
 from parfocal.train.quantize import check_installed, linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
-from parfocal.train.runtime import Runtime, device
+from parfocal.train.runtime import Runtime, attention, device
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
 
@@ -234,7 +233,7 @@ def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditi
         # convolutions are about twice as fast so; DeepSpeed can only send what is contiguous
         if part is not None and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
             part.to(memory_format=torch.channels_last)
-    model.text.set_attn_implementation(attention_of(model.text.config))
+    model.text.set_attn_implementation(attention())
     return model
 
 

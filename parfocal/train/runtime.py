@@ -54,3 +54,12 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def attention() -> str:
+    """The attention of language models in training, a name that Transformers knows.
+
+    Fused attention keeps far less in memory; on a CPU its way back takes longer with the masks of
+    packed rows.
+    """
+    return "sdpa" if torch.cuda.is_available() else "eager"
