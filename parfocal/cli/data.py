@@ -147,8 +147,6 @@ def convert(
         for reason, count in report.skipped.items():
             console().print(f"left out: {count} {reason}")
     show.show_saved(out)
-    if not report.rows:
-        raise DataError(f"{out} has no rows. {_why_empty(report.skipped)}")
 
 
 @app.command()
@@ -282,12 +280,6 @@ def _advice(file: Path, report: CheckReport) -> str:
 def _warn_if_empty(file: Path, rows: int) -> None:
     if not rows:
         show.show_warning(f"{file} has no rows.")
-
-
-def _why_empty(skipped: dict[str, int]) -> str:
-    if skipped:
-        return "Everything was left out, for the reasons above: check the files and --images."
-    return "Nothing was found in the files: are they those of this dataset?"
 
 
 def _verdict(file: Path, bad: int, rows: int) -> str:

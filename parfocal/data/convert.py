@@ -12,7 +12,7 @@ from parfocal.data.files import check_output, write_samples
 from parfocal.data.readers import READERS, get_reader
 from parfocal.data.readers.base import Reader
 from parfocal.data.sample import Sample
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def convert(reader: Reader, out: str | Path, limit: int | None = None) -> Conver
 
     Raises:
         ConfigError: if the name ends otherwise, or is that of one of the dataset's files.
-        DataError: if the dataset's files are broken or the file cannot be written.
+        DataError: if the dataset's files are broken or give no rows, or the file cannot be written.
+            What stood under its name before is left as it was.
     """
     check_output(out, reader.paths)
-    counted = {"boxes": 0, "turns": 0}
+    counted = {"rows": 0, "boxes": 0, "turns": 0}
 
     def samples() -> Iterator[Sample]:
         for sample in islice(reader, limit):
@@ -84,10 +85,20 @@ def convert(reader: Reader, out: str | Path, limit: int | None = None) -> Conver
                 len(phrase.boxes) for turn in sample.turns for phrase in turn.text.phrases
             )
             counted["turns"] += len(sample.turns)
+            counted["rows"] += 1
             yield sample
+        if not counted["rows"]:
+            raise DataError(f"{out} would have no rows. {_why_empty(reader.skipped)}")
 
-    rows = write_samples(samples(), out)
-    return ConvertReport(rows, **counted, skipped=dict(sorted(reader.skipped.items())))
+    write_samples(samples(), out)
+    return ConvertReport(**counted, skipped=dict(sorted(reader.skipped.items())))
+
+
+def _why_empty(skipped: Mapping[str, int]) -> str:
+    if skipped:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+        return f"Everything was left out ({reasons}): check the files and --images."
+    return "Nothing was found in the files: are they those of this dataset?"
 
 
 def build_reader(

@@ -97,7 +97,8 @@ class LeakIndex:
                 }
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-            reason = err.strerror if isinstance(err, OSError) else f"{type(err).__name__}: {err}"
+            reason = f"{type(err).__name__}: {err}"
+            reason = str(err.strerror or err) if isinstance(err, OSError) else reason
             reason = f"it lacks {err}" if isinstance(err, KeyError) else reason
             raise DataError(
                 f"{path} is no index of benchmark pictures ({reason}). Make one "

@@ -32,7 +32,7 @@ from parfocal.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-STATE = "parfocal.mixture/1"
+STATE = "parfocal.mixture/2"
 AHEAD = 1 << 14  # rows of all ranks and workers whose numbers are computed at a time
 
 Expand = Callable[[Sample], Iterable[Sample]]

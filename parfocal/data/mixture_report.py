@@ -114,10 +114,12 @@ def check_epoch_file(mixture: Mixture, path: str | Path) -> None:
     """Refuse a file that `write_epoch` could not write, before the mixture is opened.
 
     Raises:
-        ConfigError: if its name ends in something else, or it is one of the files that are mixed.
+        ConfigError: if its name ends in something else, or it is one of the files that are mixed or
+            of the benchmarks that these are compared with.
         DataError: if a source has no files.
     """
-    check_output(path, chain.from_iterable(map(source_files, mixture.sources)))
+    sources = chain.from_iterable(map(source_files, mixture.sources))
+    check_output(path, chain(sources, mixture.benchmarks))
 
 
 def write_epoch(opened: OpenMixture, path: str | Path, epoch: int = 0) -> Written:

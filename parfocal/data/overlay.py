@@ -17,7 +17,7 @@ import numpy as np
 
 from parfocal.boxes import Boxes
 from parfocal.data.marks import Mark, score_text
-from parfocal.data.paint import Floats, Span, place_labels, widen_labels
+from parfocal.data.paint import Floats, LabelSpan, place_labels, widen_labels
 
 _TAG_HEIGHT, _TAG_MIN = 21.0, 22.0  # CSS pixels, with the line around it
 _LETTER, _WIDE_LETTER, _PADDING = 6.9, 12.0, 12.0  # CSS pixels, of bold letters of 11.5
@@ -87,7 +87,7 @@ def _width(text: str, padding: float) -> float:
 
 
 def _tag(
-    mark: Mark, box: Boxes, span: Span, box_xyxy: Floats, shown_wh: tuple[float, float]
+    mark: Mark, box: Boxes, span: LabelSpan, box_xyxy: Floats, shown_wh: tuple[float, float]
 ) -> str:
     """The number on a box, with its words at once or while lit, growing to where there is room."""
     left, right, top, wide, leftward = span

@@ -21,7 +21,7 @@ HIDDEN = 0.25  # share of an object that a label may cover without looking for a
 LEAST_GAIN = 40.0  # pixels that a label is widened by, unless it wants less
 
 
-class Span(NamedTuple):
+class LabelSpan(NamedTuple):
     """Where a label lies.
 
     Attributes:
@@ -137,7 +137,7 @@ def widen_labels(
     wanted: Sequence[float],
     boxes_xyxy: Floats,
     canvas_wh: tuple[float, float],
-) -> list[Span | None]:
+) -> list[LabelSpan | None]:
     """Widen labels where this hides no other label and no good part of any object.
 
     Args:
@@ -152,9 +152,9 @@ def widen_labels(
     """
     found = [
         None
-        if np.isnan(corner[0])
-        else Span(corner[0], corner[0] + size[0], corner[1], False, corner[0] > canvas_wh[0] / 2)
-        for corner, size in zip(corners, sizes_wh, strict=True)
+        if np.isnan(left)
+        else LabelSpan(left, left + size[0], top, False, left > canvas_wh[0] / 2)
+        for (left, top), size in zip(corners, sizes_wh, strict=True)
     ]
     areas = np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1)
     for row in np.argsort(areas, kind="stable").tolist():
@@ -177,7 +177,7 @@ def widen_labels(
     return found
 
 
-def _wider(span: Span, wanted: float, canvas_width: float) -> Iterator[Span]:
+def _wider(span: LabelSpan, wanted: float, canvas_width: float) -> Iterator[LabelSpan]:
     """Wider places for a label: to the right, off the right edge, to the left, then less of all."""
     least = min(wanted, span.right - span.left + LEAST_GAIN)
     for width in dict.fromkeys(np.linspace(wanted, least, 6).tolist()):
@@ -185,7 +185,7 @@ def _wider(span: Span, wanted: float, canvas_width: float) -> Iterator[Span]:
         for start, leftward in zip(starts, (False, True, True), strict=True):
             covers = start <= span.left and start + width >= span.right
             if covers and start >= 0 and start + width <= canvas_width:
-                yield Span(start, start + width, span.top, True, leftward)
+                yield LabelSpan(start, start + width, span.top, True, leftward)
 
 
 def _candidates(box: Floats, size_wh: Floats) -> Floats:

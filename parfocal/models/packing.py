@@ -19,19 +19,6 @@ import torch
 from torch import Tensor
 
 
-def packed_attention(turn: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mask and the positions of a row a Sample.
-
-    Args:
-        turn: int[B, L], 0 in the prefix, k in turn k, -1 in padding.
-        live: int[B, L], 0 at dead region slots and padding.
-
-    Returns:
-        allowed bool[B, 1, L, L] (query, key) and position_ids int[B, L].
-    """
-    return turn_mask(turn, live), turn_positions(turn, live)
-
-
 def turn_mask(turn: Tensor, live: Tensor, block: Tensor | None = None) -> Tensor:
     """Return which tokens see which, bool[R, 1, M, M] (query, key).
 

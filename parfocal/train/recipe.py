@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from parfocal.data.mixture import Mixture
+from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.compose import SceneStyle
 from parfocal.errors import ConfigError
 
@@ -269,7 +270,8 @@ class Recipe:
         weights: part of the model -> folder, hub id or bundled name of what it starts from, such as
             {"text": "lmsys/vicuna-7b-v1.5"}; parts that are not named start from the seed.
         sides: longer sides of the rendered training pictures in pixels, used in turn.
-        kinds: number of kinds of objects in rendered pictures; 0: all.
+        kinds: number of kinds of objects in rendered pictures, more than there are objects in one;
+            0: all.
         num_objects: fewest and most objects in one.
         seed: of weights, order and augmentation; it is added to that of a stage's mixture.
         bf16: autocast to bfloat16.
@@ -307,16 +309,25 @@ class Recipe:
             bool(names) and len(set(names)) == len(names),
             f"recipe {self.name!r} needs stages of different names, has {names}.",
         )
-        fewest, most = self.num_objects
-        _require(
-            self.kinds >= 0 and 1 <= fewest <= most,
-            f"recipe {self.name!r} has kinds {self.kinds}, num_objects {self.num_objects}; kinds "
-            "must be 0 or more, num_objects two numbers from 1, the smaller one first.",
-        )
+        self._check_scenes()
         choices = list(get_args(LossMean))
         _require(
             self.loss_mean in choices,
             f"loss_mean is {self.loss_mean!r}; choose one of {choices}.",
+        )
+
+    def _check_scenes(self) -> None:
+        """There must be kinds that a scene does not show, to be asked about."""
+        given, have = self.num_objects, self.kinds or len(KINDS)
+        _require(
+            len(given) == 2 and 1 <= given[0] <= given[1] and given[1] >= 2,
+            f"recipe {self.name!r} has num_objects {given}, must be the fewest and the most "
+            "objects of a scene, the most 2 or more.",
+        )
+        _require(
+            given[1] < have <= len(KINDS),
+            f"recipe {self.name!r} has kinds {self.kinds}, must be more than the {given[1]} "
+            f"objects of a scene (num_objects) and no more than {len(KINDS)}, or 0 for all.",
         )
 
     def to_json(self) -> str:

@@ -13,7 +13,10 @@ from typing import Any
 
 from parfocal.train.recipe import Recipe
 
-LIBRARIES = ("parfocal", "torch", "torchvision", "transformers", "accelerate", "peft", "numpy")
+LIBRARIES = (
+    "parfocal", "torch", "torchvision", "transformers", "accelerate", "peft", "bitsandbytes",
+    "numpy",
+)  # fmt: skip
 
 
 def run_record(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def test_arms_differ_in_what_is_compared_alone(name):
     stages = [recipe.stages[0] for recipe in recipes.values()]
     for field in BATCH_FIELDS:
         assert len({str(getattr(stage, field)) for stage in stages}) == 1, field
-    assert len({(recipe.seed, recipe.sides, recipe.bf16) for recipe in recipes.values()}) == 1
+    for field in ("seed", "sides", "kinds", "num_objects", "bf16", "loss_mean"):
+        assert len({getattr(recipe, field) for recipe in recipes.values()}) == 1, field
     base = _comparable(parts_of(arm_recipe(BASE, 0, "small", Path("out")), ENTRY)[0])
     for arm, value in item.arms.items():
         parts = {*value.model, *(("vision",) if value.detail else ())}

@@ -14,6 +14,7 @@ from parfocal.boxes import Boxes, Frame
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.scenes.compose import Scene, SceneStyle, make_scene
 from parfocal.data.scenes.sprites import SpriteBank, load_sprites
+from parfocal.errors import DataError
 
 LICENCE = "MIT (Fluent Emoji art by Microsoft)"
 
@@ -28,6 +29,9 @@ class SceneReader:
         bank: the sprites; loaded (and fetched, if they are not cached) when None.
         kinds: number of kinds that there are in the scenes, of the bank's; 0: all.
         num_objects: fewest and most objects placed in one.
+
+    Raises:
+        DataError: if there are fewer kinds than objects in one scene.
     """
 
     def __init__(
@@ -43,6 +47,11 @@ class SceneReader:
         self.num_objects = num_objects
         whole = bank or load_sprites()
         self.bank = whole.of(kinds) if kinds else whole
+        if num_objects[1] > len(self.bank.kinds):
+            raise DataError(
+                f"scenes are to have up to {num_objects[1]} objects, of only "
+                f"{len(self.bank.kinds)} kinds; take more kinds, or fewer objects."
+            )
 
     def __len__(self) -> int:
         return self.count

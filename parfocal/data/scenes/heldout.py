@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from parfocal.boxes import Boxes, Frame
-from parfocal.data.scenes.catalogue import Kind, kind_by_name
+from parfocal.data.scenes.catalogue import KINDS, Kind, kind_by_name
 from parfocal.data.scenes.compose import Scene, SceneStyle, make_scene
 from parfocal.data.scenes.expressions import Expression, referring_expressions
 from parfocal.data.scenes.sprites import SpriteBank, load_sprites
@@ -113,7 +113,7 @@ def _absent(
     names: list[str], kinds: Sequence[Kind], rng: np.random.Generator
 ) -> list[dict[str, str]]:
     """Choose one thing that is not there; half the time, where possible, a colour twin of one."""
-    others = [kind.name for kind in kinds if kind.name not in names]
+    others = _not_among(names, kinds)
     relatives = sorted({other for name in names for other in colour_relatives(name)} & set(others))
     if relatives and rng.random() < 0.5:
         return [
@@ -122,12 +122,18 @@ def _absent(
     return [{"text": f"the {others[int(rng.integers(len(others)))]}", "kind": "other kind"}]
 
 
+def _not_among(names: list[str], kinds: Sequence[Kind]) -> list[str]:
+    """Names of kinds that a scene does not show; of all kinds, where it shows all of these."""
+    found = [kind.name for kind in kinds if kind.name not in names]
+    return found or [kind.name for kind in KINDS if kind.name not in names]
+
+
 def _counts(
     names: list[str], kinds: Sequence[Kind], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     """Choose one name to count, rather a repeated one; one scene in ten counts something absent."""
     if rng.random() < 0.1:
-        others = [kind.name for kind in kinds if kind.name not in names]
+        others = _not_among(names, kinds)
         name = others[int(rng.integers(len(others)))]
     else:
         many = sorted({name for name in names if names.count(name) > 1})

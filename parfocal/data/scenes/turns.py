@@ -223,11 +223,13 @@ class TurnMaker:
             )
             if relatives:
                 return self._pick(relatives)
-        while not present.issuperset(self.kinds):
-            name = self._pick(self.kinds)
+        # a scene may show all kinds that there are in scenes
+        all_shown = present.issuperset(self.kinds)
+        kinds = [kind.name for kind in KINDS] if all_shown else self.kinds
+        while True:
+            name = self._pick(kinds)
             if name not in present:
                 return name
-        return _invented_word(self.rng)
 
 
 def words_for(relation: str) -> tuple[str, ...]:

@@ -70,10 +70,12 @@ def test_a_file_is_not_written_over_itself(run, tmp_path):
 
 def test_a_dataset_that_gives_nothing_is_an_error(run, tmp_path):
     out = tmp_path / "out.jsonl"
+    out.write_text("what was there before")
     shown = run("data", "convert", "coco", str(COCO), str(out), "--images", str(tmp_path))
     assert shown.code == 1
-    assert "10 pictures that are not in the folder" in shown.out
-    assert "has no rows. Everything was left out" in shown.err
+    assert "would have no rows. Everything was left out (" in shown.err
+    assert "10 pictures that are not in the folder" in shown.err
+    assert out.read_text() == "what was there before"
     (tmp_path / "none.jsonl").write_text("\n")
     shown = run("data", "convert", "refcoco_jsonl", str(tmp_path / "none.jsonl"), str(out))
     assert (shown.code, "Nothing was found in the files" in shown.err) == (1, True)

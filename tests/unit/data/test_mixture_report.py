@@ -212,6 +212,17 @@ def test_a_file_that_is_mixed_is_not_written_over(
     assert (tmp_path / "rows" / "a.jsonl").read_bytes() == before
 
 
+def test_a_benchmark_that_rows_are_compared_with_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("", encoding="utf-8")
+    mixture = Mixture(
+        (MixtureSource("a", str(tmp_path / "rows.jsonl")),),
+        benchmarks=(str(tmp_path / "bench.jsonl"),),
+    )
+    with pytest.raises(ConfigError, match="give another name"):
+        check_epoch_file(mixture, tmp_path / "bench.jsonl")
+    check_epoch_file(mixture, tmp_path / "epoch.jsonl")
+
+
 def test_shards_that_are_mixed_are_not_written_over(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     folder = write_rows(tmp_path, "s", make_samples("s", 4), "shards")

@@ -15,7 +15,7 @@ from parfocal.dialects.grounded import GroundedText, Phrase, RegionRef
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.packing import additive, packed_attention
+from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import groma_7b, mg_llava_vicuna_7b, vary
 from parfocal.models.processing import build_processor
 from parfocal.models.settings import PromptTemplate
@@ -124,7 +124,7 @@ def test_the_hybrid_takes_a_training_step(pair):
     features = model.train().encode(pixels)
     regions = model.propose(features, batch.user_boxes, batch.user_mask)
     live = model.live_mask(batch.input_ids, batch.attention_mask, regions.mask)
-    allowed, positions = packed_attention(batch.turn, live)
+    allowed, positions = turn_mask(batch.turn, live), turn_positions(batch.turn, live)
     output = model(
         input_ids=batch.input_ids,
         attention_mask=additive(allowed, torch.float32),

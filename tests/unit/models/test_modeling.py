@@ -13,7 +13,7 @@ from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
 from parfocal.models.matching import match_boxes
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.packing import additive, packed_attention
+from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import tiny, vary
 from parfocal.models.proposer import Candidates, Regions, select_regions
 
@@ -181,7 +181,7 @@ def test_packed_turns_equal_turns_alone(tiny_pair, pictures):
     turn = [0] * prefix + [number + 1 for number, ids in enumerate(asked) for _ in ids]
     ids, turns = torch.tensor([row]), torch.tensor([turn])
     live = model.live_mask(ids, torch.ones_like(ids), regions.mask)
-    allowed, positions = packed_attention(turns, live)
+    allowed, positions = turn_mask(turns, live), turn_positions(turns, live)
     with torch.inference_mode():
         packed = model(
             input_ids=ids, attention_mask=additive(allowed, torch.float32), position_ids=positions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from parfocal.models.packing import additive, packed_attention
+from parfocal.models.packing import additive, turn_mask, turn_positions
 
 # a prefix of three with a dead slot in the middle, two turns, padding
 TURN = [0, 0, 0, 1, 1, 2, 2, -1]
@@ -12,7 +12,7 @@ LIVE = [1, 0, 1, 1, 1, 1, 1, 0]
 
 
 def test_mask_is_the_hand_worked_one():
-    allowed, _ = packed_attention(torch.tensor([TURN]), torch.tensor([LIVE]))
+    allowed = turn_mask(torch.tensor([TURN]), torch.tensor([LIVE]))
     assert allowed.shape == (1, 1, 8, 8)
     expected = [
         "x.......",
@@ -29,18 +29,18 @@ def test_mask_is_the_hand_worked_one():
 
 
 def test_every_turn_counts_from_the_end_of_the_live_prefix():
-    _, positions = packed_attention(torch.tensor([TURN]), torch.tensor([LIVE]))
+    positions = turn_positions(torch.tensor([TURN]), torch.tensor([LIVE]))
     assert positions[0, :7].tolist() == [0, 0, 1, 2, 3, 2, 3]
 
 
 def test_rows_do_not_touch():
     turn, live = torch.tensor([TURN, [0, 1, 1, 1, 1, 1, -1, -1]]), torch.tensor([LIVE, [1] * 8])
     live[1, 6:] = 0
-    together = packed_attention(turn, live)
-    for row in range(2):
-        alone = packed_attention(turn[row : row + 1], live[row : row + 1])
-        assert torch.equal(together[0][row : row + 1], alone[0])
-        assert torch.equal(together[1][row : row + 1], alone[1])
+    for shared in (turn_mask, turn_positions):
+        together = shared(turn, live)
+        for row in range(2):
+            alone = shared(turn[row : row + 1], live[row : row + 1])
+            assert torch.equal(together[row : row + 1], alone)
 
 
 def test_additive_is_zero_where_allowed_and_the_lowest_number_elsewhere():

@@ -16,7 +16,7 @@ from parfocal.errors import ConfigError
 from parfocal.images import image_frame
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.packing import additive, packed_attention
+from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import PRESETS, get_preset, tiny, vary
 from parfocal.models.processing import build_processor, token_ids_of
 from parfocal.models.settings import PromptTemplate
@@ -99,7 +99,7 @@ def training_loss(model, processor) -> torch.Tensor:
     features = model.encode(pixels)
     regions = model.propose(features, batch.user_boxes, batch.user_mask)
     live = model.live_mask(batch.input_ids, batch.attention_mask, regions.mask)
-    allowed, positions = packed_attention(batch.turn, live)
+    allowed, positions = turn_mask(batch.turn, live), turn_positions(batch.turn, live)
     output = model(
         input_ids=batch.input_ids,
         attention_mask=additive(allowed, torch.float32),

@@ -16,7 +16,7 @@ from parfocal.errors import ConfigError, DataError, DialectError, ShapeError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.objects import pool_tokens
-from parfocal.models.packing import additive, packed_attention
+from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import PRESETS, get_preset, vary
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
 from parfocal.models.processing import ParfocalProcessor, build_processor
@@ -252,7 +252,8 @@ def loss_of(model, processor: ParfocalProcessor, rows: list[Sample]) -> torch.Te
     objects = None
     if batch.object_mask is not None:
         objects = model.encode_objects(batch.object_pixels, batch.object_mask)
-    allowed, positions = packed_attention(batch.turn, batch.attention_mask)
+    allowed = turn_mask(batch.turn, batch.attention_mask)
+    positions = turn_positions(batch.turn, batch.attention_mask)
     return model(
         input_ids=batch.input_ids,
         attention_mask=additive(allowed, torch.float32),

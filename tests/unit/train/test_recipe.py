@@ -37,8 +37,13 @@ def test_json_round_trip():
         (lambda row: row["stages"][0].update(objective="x"), "objective 'x'; choose one of"),
         (lambda row: row["stages"][1].update(start_share=1.0), "start_share 1.0, must be at least"),
         (lambda row: row["stages"][1]["optim"].update(momentum=1), "Optim has no field 'momentum'"),
+        (lambda row: row.update(kinds=10), "kinds 10, must be more than the 10 objects"),
+        (lambda row: row.update(kinds=9999), "kinds 9999, must be .* no more than"),
+        (lambda row: row.update(num_objects=[2, 999]), "must be more than the 999 objects"),
+        (lambda row: row.update(num_objects=[1, 1]), "the most 2 or more"),
+        (lambda row: row.update(num_objects=[2, 4, 6]), "must be the fewest and the most"),
     ],
-    ids=["recipe", "stage", "objective", "share", "optim"],
+    ids=["recipe", "stage", "objective", "share", "optim", "few", "many", "crowd", "one", "three"],
 )
 def test_unknown_keys_and_choices_are_refused(change, words):
     row = json.loads(RECIPE.to_json())
