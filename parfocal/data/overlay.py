@@ -1,8 +1,9 @@
 """What lies over a picture on a page: its boxes, and on each a tag with its number and its words.
 
 A tag shows its words where they hide neither another tag nor a good part of any object; elsewhere
-only its number, until it lights up. Places are computed in CSS pixels for the width at which the
-picture is shown at least, and written in percent, so that they hold for every width above.
+only its number, until it lights up; so do all where there are very many. Places are computed in CSS
+pixels for the width at which the picture is shown at least, and written in percent, so that they
+hold for every width above.
 
 Shapes: N boxes, xyxy in pixels of the picture; corners and sizes of tags in CSS pixels.
 """
@@ -22,6 +23,7 @@ from parfocal.data.paint import Floats, LabelSpan, place_labels, widen_labels
 _TAG_HEIGHT, _TAG_MIN = 21.0, 22.0  # CSS pixels, with the line around it
 _LETTER, _WIDE_LETTER, _PADDING = 6.9, 12.0, 12.0  # CSS pixels, of bold letters of 11.5
 _MAX_TAG = 230.0  # CSS pixels; longer words are cut, the title has all of them
+_CROWD = 150  # boxes; of more, every tag has its number alone, at the corner of its box
 _NEAR = 0.5  # CSS pixels within which a tag sits on the edge of its box
 
 Drawn = Sequence[tuple[Mark, Boxes]]  # one box each
@@ -51,8 +53,12 @@ def overlay(drawn: Drawn, size_wh: tuple[int, int], shown_wh: tuple[float, float
     scaled = xyxy * (shown_wh[0] / size_wh[0])
     slim = np.asarray([[_width(mark.number, _PADDING), _TAG_HEIGHT] for mark, _ in drawn])
     slim[:, 0] = np.maximum(slim[:, 0], _TAG_MIN)
-    corners = place_labels(slim, scaled, shown_wh)
-    spans = widen_labels(corners, slim, [_words_width(*pair) for pair in drawn], scaled, shown_wh)
+    wanted = [_words_width(*pair) for pair in drawn]
+    if len(drawn) <= _CROWD:
+        corners = place_labels(slim, scaled, shown_wh)
+    else:  # no place is free, and looking for one takes the square of their number
+        corners, wanted = np.clip(scaled[:, :2], 0, shown_wh - slim), [0.0] * len(drawn)
+    spans = widen_labels(corners, slim, wanted, scaled, shown_wh)
     for pair, span, box in zip(drawn, spans, scaled, strict=True):
         if span is not None:
             html.append(_tag(*pair, span, box, shown_wh))
