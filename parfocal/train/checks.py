@@ -28,6 +28,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
+from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.language import LanguageObjective
@@ -143,7 +144,7 @@ def open_data(
     refused = ""
     if not remote:
         try:
-            opened = open_stage(recipe, stage, runtime)
+            opened = open_stage(StageContext(recipe, stage, runtime))
         except (ParfocalError, OSError) as err:
             refused = f"stage {stage.name!r}: {err}"
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -23,12 +22,14 @@ from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.adapters import add_adapters
 from parfocal.train.callbacks import JsonLog, StageProgress
 from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
+from parfocal.train.context import StageContext
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.parameters import check_divisible, freeze, load_divided, load_whole
 from parfocal.train.quantize import quantize, quantized_names
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import held_rows
+from parfocal.train.runtime import world_size
 
 logger = logging.getLogger(__name__)
 
@@ -277,28 +278,21 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def run_stage(
     objective: nn.Module,
-    stage: Stage,
-    recipe: Recipe,
+    context: StageContext,
     dataset: Dataset[Any] | EndlessBatches,
     collator: Any,
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    micro_batch: int | None = None,
-    trackers: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
     Args:
         objective: owns the model; its parameters are changed in place.
-        stage: what trains, and how.
-        recipe: seed and precision.
-        dataset: at least `stage.samples` examples, or batches without end.
+        context: of the stage.
+        dataset: at least the stage's `samples` examples, or batches without end.
         collator: makes `objective`'s keyword arguments; None where the batches are made.
         out: the stage's folder.
         callbacks: further Trainer callbacks, such as a benchmark's.
-        micro_batch: Samples that a process computes at a time, as many as its memory holds; the
-            gradients of the batches of a step are summed. None: all of its part of a step.
-        trackers: of Transformers' `report_to`, told what is logged.
 
     A checkpoint that is already in `out` is continued; one that was cut off while it was written is
     passed over.
@@ -310,16 +304,16 @@ def run_stage(
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
             of `stage.trainable` names no parameter.
     """
+    recipe, stage = context.recipe, context.stage
     if stage.lora is not None:
         if stage.lora.quantized:
             quantize(objective.model.text, torch.bfloat16 if recipe.bf16 else torch.float32)
         add_adapters(objective.model.text, stage.lora)
     freeze(objective, stage)
     out.mkdir(parents=True, exist_ok=True)
-    endless = isinstance(dataset, EndlessBatches)
     trainer = StageTrainer(
         model=objective,
-        args=_arguments(stage, recipe, out, micro_batch, endless, trackers),
+        args=_arguments(context, out, isinstance(dataset, EndlessBatches)),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[JsonLog(out / "metrics.jsonl"), StageProgress(stage.name), *callbacks],
@@ -370,17 +364,10 @@ def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]
     return micro, stage.batch_size // (world * micro)
 
 
-def _arguments(
-    stage: Stage,
-    recipe: Recipe,
-    out: Path,
-    micro_batch: int | None,
-    endless: bool,
-    trackers: Sequence[str],
-) -> TrainingArguments:
+def _arguments(context: StageContext, out: Path, endless: bool) -> TrainingArguments:
     """Translate a stage into the Trainer's terms."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    micro, accumulated = divide(stage, world, micro_batch)
+    recipe, stage, world = context.recipe, context.stage, world_size()
+    micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(out),
@@ -403,7 +390,7 @@ def _arguments(
         logging_steps=max(1, min(50, stage.steps // 20)),
         logging_nan_inf_filter=False,
         log_level="warning",
-        report_to=list(trackers),
+        report_to=list(context.runtime.trackers),
         run_name=f"{recipe.name}-{stage.name}",
         disable_tqdm=True,
     )

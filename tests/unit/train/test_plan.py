@@ -18,6 +18,7 @@ from parfocal.models.info import config_info, part_modules, prefill_flops
 from parfocal.models.presets import PRESETS, get_preset
 from parfocal.train import checks, quantize
 from parfocal.train.adapters import add_adapters
+from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, meta_model, process_memory, row_flops
 from parfocal.train.data import AnswerCollator
 from parfocal.train.language import LanguageObjective
@@ -144,8 +145,8 @@ def test_a_plan_adds_up(planned, tiny_parts, folder):
     row = stage.row
     assert (row.basis, row.image, row.regions, row.pictures) == ("measured", 9, 6, 1)
     assert 0 < row.learned < row.text <= 90
-    samples = list(checks.open_stage(Recipe("x", "tiny", (TALK,)), TALK, Runtime(str(folder)))
-                   .iterate())  # fmt: skip
+    context = StageContext(Recipe("x", "tiny", (TALK,)), TALK, Runtime(str(folder)))
+    samples = list(checks.open_stage(context).iterate())
     text = AnswerCollator(tiny_parts[1], TALK.max_length)(samples)["text"]
     assert row.tokens == pytest.approx(float(text.attention_mask.sum()) / 4)
     assert row.longest == text.input_ids.shape[1]

@@ -17,6 +17,7 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train import run
 from parfocal.train.checkpoints import newest
+from parfocal.train.context import StageContext
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
@@ -201,7 +202,7 @@ def test_a_setting_that_did_not_exist_when_a_run_began_is_no_change(start, tmp_p
 def test_other_data_has_another_fingerprint(toy_bank, in_process):
     one, two = recipe_of(FIND, TALK), recipe_of(FIND, dataclasses.replace(TALK, samples=13))
     prints = [
-        run.data_fingerprint(recipe, stage, Runtime())
+        run.data_fingerprint(StageContext(recipe, stage))
         for recipe in (one, two)
         for stage in recipe.stages
     ]
