@@ -28,6 +28,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
+from parfocal.train.arguments import divide
 from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
@@ -37,7 +38,6 @@ from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage, scenes_of
-from parfocal.train.trainer import divide
 from parfocal.train.weights import WHOLE
 
 ROWS = 3  # of each source, whose pictures are opened

@@ -30,6 +30,7 @@ from parfocal.errors import ConfigError
 from parfocal.images import image_digest
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.arguments import divide, num_workers
 from parfocal.train.augment import AUGMENTS
 from parfocal.train.callbacks import JsonLog, Validation
 from parfocal.train.context import StageContext
@@ -49,7 +50,7 @@ from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import device, process_rank, world_size
-from parfocal.train.trainer import divide, num_workers, run_stage
+from parfocal.train.trainer import run_stage
 from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,11 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.adapters import add_adapters
+from parfocal.train.arguments import training_arguments
 from parfocal.train.callbacks import JsonLog, StageProgress
 from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
 from parfocal.train.context import StageContext
@@ -29,7 +30,6 @@ from parfocal.train.parameters import check_divisible, freeze, load_divided, loa
 from parfocal.train.quantize import quantize, quantized_names
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import held_rows
-from parfocal.train.runtime import world_size
 
 logger = logging.getLogger(__name__)
 
@@ -304,30 +304,23 @@ def run_stage(
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
             of `stage.trainable` names no parameter.
     """
-    recipe, stage = context.recipe, context.stage
-    if stage.lora is not None:
-        if stage.lora.quantized:
-            quantize(objective.model.text, torch.bfloat16 if recipe.bf16 else torch.float32)
-        add_adapters(objective.model.text, stage.lora)
-    freeze(objective, stage)
+    stage = context.stage
+    _choose_what_trains(objective, context)
     out.mkdir(parents=True, exist_ok=True)
     trainer = StageTrainer(
         model=objective,
-        args=_arguments(context, out, isinstance(dataset, EndlessBatches)),
+        args=training_arguments(context, out, isinstance(dataset, EndlessBatches)),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[JsonLog(out / "metrics.jsonl"), StageProgress(stage.name), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # it would write to stdout
-    trainer.stage, trainer.recipe = stage, recipe
+    trainer.stage, trainer.recipe = stage, context.recipe
     checkpoint = newest(out)
     if checkpoint is not None and isinstance(dataset, EndlessBatches):
         dataset.load(checkpoint, trainer.args.process_index)
     if stage.gradient_checkpointing:
-        text = objective.model.text
-        # Transformers gave the switch another name within version 5
-        name = "activation_checkpointing_enable"
-        getattr(text, name, text.gradient_checkpointing_enable)()
+        _keep_few_activations(objective.model.text)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         check_divisible(objective, stage)
     if checkpoint is not None and step_of(checkpoint) >= stage.steps:
@@ -341,63 +334,18 @@ def run_stage(
     return trainer.model_weights()
 
 
-def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:
-    """Divide a step among processes and batches.
-
-    Args:
-        stage: whose `batch_size` is divided.
-        world: number of processes.
-        micro_batch: Samples that a process computes at a time; None: all of its part.
-
-    Returns:
-        Samples a batch, and batches a process and step.
-
-    Raises:
-        ConfigError: if it does not come out even.
-    """
-    micro = micro_batch or stage.batch_size // world
-    if not micro or stage.batch_size % (world * micro):
-        raise ConfigError(
-            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
-            f"{world} processes" + (f" times {micro} Samples at a time." if micro_batch else ".")
-        )
-    return micro, stage.batch_size // (world * micro)
+def _choose_what_trains(objective: nn.Module, context: StageContext) -> None:
+    """Quantise, add adapters and freeze as the stage says."""
+    stage = context.stage
+    if stage.lora is not None:
+        text = objective.model.text
+        if stage.lora.quantized:
+            quantize(text, torch.bfloat16 if context.recipe.bf16 else torch.float32)
+        add_adapters(text, stage.lora)
+    freeze(objective, stage)
 
 
-def _arguments(context: StageContext, out: Path, endless: bool) -> TrainingArguments:
-    """Translate a stage into the Trainer's terms."""
-    recipe, stage, world = context.recipe, context.stage, world_size()
-    micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(out),
-        max_steps=stage.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulated,
-        max_grad_norm=stage.optim.max_grad_norm,
-        bf16=recipe.bf16,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        use_cpu=not cuda,
-        ddp_backend="gloo" if world > 1 and not cuda else None,
-        ddp_broadcast_buffers=False,
-        ddp_find_unused_parameters=True,
-        dataloader_num_workers=num_workers(recipe),
-        dataloader_drop_last=True,
-        ignore_data_skip=endless,  # they say themselves where they stand
-        remove_unused_columns=False,
-        save_steps=max(1, stage.steps // 10),
-        logging_steps=max(1, min(50, stage.steps // 20)),
-        logging_nan_inf_filter=False,
-        log_level="warning",
-        report_to=list(context.runtime.trackers),
-        run_name=f"{recipe.name}-{stage.name}",
-        disable_tqdm=True,
-    )
-
-
-def num_workers(recipe: Recipe) -> int:
-    """Processes that load data, for each that trains."""
-    if recipe.workers is not None:
-        return recipe.workers
-    return 8 if torch.cuda.is_available() else 0
+def _keep_few_activations(text: nn.Module) -> None:
+    """Let the language model compute its activations twice."""
+    # Transformers gave the switch another name within version 5
+    getattr(text, "activation_checkpointing_enable", text.gradient_checkpointing_enable)()

@@ -44,11 +44,11 @@ from parfocal.recipes.ablation_report import build_report, render
 from parfocal.recipes.ablation_run import ENTRY, Settings, read_settings, run_ablation
 from parfocal.recipes.ablation_score import METRICS, Spread, ranking
 from parfocal.train import run
+from parfocal.train.arguments import divide
 from parfocal.train.data import ConversationCollator, conversations
 from parfocal.train.recipe import Recipe
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import build_language_objective
-from parfocal.train.trainer import divide
 from parfocal.train.weights import load_parts
 
 ARMS = [(name, arm) for name, item in COMPARISONS.items() for arm in item.arms]
