@@ -126,8 +126,8 @@ def train(
     elif print_config:
         sys.stdout.write(recipes.get_recipe(recipe, chosen).to_json() + "\n")
     elif dry_run:
-        resolved = recipes.get_recipe(recipe, chosen)
-        _show_plan(recipe, resolved, runtime, processes, tflops, as_json)
+        resolved = recipes.recipe_of_run(recipe, chosen, before)
+        _show_plan(recipe, resolved, before, runtime, processes, tflops, as_json)
     else:
         logging.getLogger("parfocal").setLevel(logging.INFO)
         model = recipes.run_recipe(
@@ -201,19 +201,24 @@ def _ablate(
 def _show_plan(
     name: str,
     recipe: Recipe,
+    before: Path | None,
     runtime: Runtime,
     processes: int | None,
     tflops: float,
     as_json: bool,
 ) -> None:
-    """Print what the recipe would take; exit code 1 if something is missing."""
+    """Print what the recipe would take; exit code 1 if something is missing.
+
+    Of a run that goes on, in the folder `before`, it is what is left.
+    """
     from parfocal import recipes
     from parfocal.cli.train_plan import show_plan
     from parfocal.errors import ConfigError
     from parfocal.eval.benchmarks import BENCHMARKS
     from parfocal.train.plan import plan
-    from parfocal.train.run import default_processes
+    from parfocal.train.run import default_processes, done_stages
 
+    done = () if before is None else done_stages(recipe, before)
     try:
         config, processor = recipes.parts_of(recipe, recipes.find_entry(name))
     except ConfigError:  # the tokenizer is not here; the plan says so
@@ -226,6 +231,7 @@ def _show_plan(
         processes or default_processes(),
         benchmarks=BENCHMARKS,
         tflops=tflops,
+        done=done,
     )
     show_plan(found, as_json)
     if found.problems:

@@ -177,6 +177,18 @@ def finished(recipe: Recipe, out: Path) -> bool:
     return _weights_of(out, recipe.stages[-1]).exists()
 
 
+def done_stages(recipe: Recipe, out: Path) -> tuple[str, ...]:
+    """Names of the stages that the run in `out` has done; none where there is no run.
+
+    Raises:
+        ConfigError: if it is a run of another recipe.
+    """
+    if not (out / SAVED).exists():
+        return ()
+    _check_same(recipe, out, resume=True)
+    return tuple(stage.name for stage in recipe.stages if _weights_of(out, stage).exists())
+
+
 def _weights_of(out: Path, stage: Stage) -> Path:
     """What a stage of the run in `out` leaves."""
     return out / stage.name / "model.safetensors"

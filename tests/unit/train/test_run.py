@@ -255,6 +255,18 @@ def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
     assert_same(weights(out / "model"), expected)
 
 
+def test_what_is_done_is_told_of_the_same_recipe_alone(start, tmp_path, no_training):
+    recipe = recipe_of(FIND, TALK)
+    assert run.done_stages(recipe, tmp_path) == ()
+    start(recipe, tmp_path)
+    assert run.done_stages(recipe, tmp_path) == ()
+    (tmp_path / "find").mkdir()
+    (tmp_path / "find" / "model.safetensors").touch()
+    assert run.done_stages(recipe, tmp_path) == ("find",)
+    with pytest.raises(ConfigError, match="another recipe: seed: 5 -> 6"):
+        run.done_stages(dataclasses.replace(recipe, seed=6), tmp_path)
+
+
 def test_a_stage_that_is_left_out_is_not_trained(tiny_parts, tmp_path):
     recipe = recipe_of(FIND, TALK)
     start_run(recipe, *tiny_parts, tmp_path, 1, runtime=Runtime(stages=("talk",)))
