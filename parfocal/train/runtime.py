@@ -49,13 +49,6 @@ class Runtime:
         return cls(**{**values, **lists})
 
 
-def device() -> torch.device:
-    """Where this process computes: its GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
 def process_rank() -> int:
     """Number of this process among those of the run; the main one is 0."""
     return int(os.environ.get("RANK", "0"))
@@ -64,3 +57,10 @@ def process_rank() -> int:
 def world_size() -> int:
     """How many processes the run has."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device() -> torch.device:
+    """Where this process computes: its GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
