@@ -30,6 +30,7 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import mini, vary
 from parfocal.recipes import get_recipe, parts_of
+from parfocal.train.context import StageContext
 from parfocal.train.data import ObjectCollator, SceneDataset
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.trainer import run_stage
@@ -91,8 +92,7 @@ def curve(kind: str, minutes: float, points: int, eval_samples: int) -> list[dic
     with tempfile.TemporaryDirectory() as folder:
         run_stage(
             DetectionObjective(model, len(KINDS)),
-            stage,
-            recipe,
+            StageContext(recipe, stage),
             dataset,
             ObjectCollator(clock.processor),
             Path(folder),

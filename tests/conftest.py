@@ -21,6 +21,9 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from parfocal.data.scenes.sprites import SpriteBank
 
 settings.register_profile("parfocal", derandomize=True, deadline=None, database=None)
@@ -91,3 +94,39 @@ def make_toy_bank() -> SpriteBank:
 
     mips = tuple(tuple(sprite(index, side) for side in MIP_SIDES) for index in range(len(KINDS)))
     return SpriteBank(KINDS, mips)
+
+
+@pytest.fixture(scope="session")
+def keep_in_process(toy_bank: SpriteBank) -> Callable[[pytest.MonkeyPatch], list[Path]]:
+    """The function that lets runs train in this process, on the CPU, on scenes of drawn shapes.
+
+    The list that it returns grows by the folder of every run that is launched.
+    """
+    import torch
+
+    from parfocal.data.readers import scenes
+    from parfocal.train import run
+
+    def keep(patch: pytest.MonkeyPatch) -> list[Path]:
+        launched: list[Path] = []
+
+        def launch(out: Path, processes: int, command: object) -> None:
+            launched.append(out)
+            run.work(out)
+
+        patch.setattr(run, "_launch", launch)
+        patch.setattr(scenes, "load_sprites", lambda: toy_bank)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            patch.delenv(name, raising=False)
+        return launched
+
+    return keep
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, keep_in_process: Callable[[pytest.MonkeyPatch], list[Path]]
+) -> list[Path]:
+    """Runs of a test train in this process; the folders of those that were launched."""
+    return keep_in_process(monkeypatch)

@@ -18,84 +18,96 @@ if TYPE_CHECKING:
     from parfocal.train.runtime import Runtime
 
 
-def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A name ('mini', 'groma', ...), a Python file with a RECIPE, or 'ablate'.",
-        ),
-    ],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a value; may be repeated."),
-    ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option("--stage", metavar="S", help="Only this stage; may be repeated."),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")] = Path(
-        "out/train"
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A name ('mini', 'groma', ...), a Python file with a RECIPE, or 'ablate'.",
     ),
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder that paths of mixtures start from."),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes", metavar="N", min=1, help="Default: one a GPU, or up to two on a CPU."
-        ),
-    ] = None,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            "--micro-batch",
-            metavar="N",
-            min=1,
-            help="Samples that a process computes at a time; the step stays as large as it is.",
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            "--features",
-            metavar="DIR",
-            help="Compute what frozen towers see once, and keep it here.",
-        ),
-    ] = None,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--track", metavar="NAME", help="'wandb', 'trackio', 'none'; default: TensorBoard."
-        ),
-    ] = None,
-    accelerate: Annotated[
-        str | None,
-        typer.Option(
-            "--accelerate",
-            metavar="NAME|FILE",
-            help="Launch with 'ddp', 'fsdp', 'zero2', 'zero3' or a file of Accelerate.",
-        ),
-    ] = None,
-    prepare: Annotated[
-        bool,
-        typer.Option("--prepare", help="Only write the folder, for `accelerate launch`."),
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
-    ] = False,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what it would take, check every path, and stop."),
-    ] = False,
-    tflops: Annotated[
-        float,
-        typer.Option("--tflops", metavar="X", min=0.001, help="Speed a device, for --dry-run."),
-    ] = 100.0,
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value; may be repeated."),
+]
+StageOption = Annotated[
+    list[str] | None,
+    typer.Option("--stage", metavar="S", help="Only this stage; may be repeated."),
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder that paths of mixtures start from."),
+]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", metavar="N", min=1, help="Default: one a GPU, or up to two on a CPU."
+    ),
+]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch",
+        metavar="N",
+        min=1,
+        help="Samples that a process computes at a time; the step stays as large as it is.",
+    ),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--features",
+        metavar="DIR",
+        help="Compute what frozen towers see once, and keep it here.",
+    ),
+]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track", metavar="NAME", help="'wandb', 'trackio', 'none'; default: TensorBoard."
+    ),
+]
+AccelerateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerate",
+        metavar="NAME|FILE",
+        help="Launch with 'ddp', 'fsdp', 'zero2', 'zero3' or a file of Accelerate.",
+    ),
+]
+PrepareOption = Annotated[
+    bool, typer.Option("--prepare", help="Only write the folder, for `accelerate launch`.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run that is in the folder.")
+]
+PrintConfigOption = Annotated[
+    bool, typer.Option("--print-config", help="Print the resolved recipe and stop.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would take, check every path, and stop.")
+]
+TflopsOption = Annotated[
+    float, typer.Option("--tflops", metavar="X", min=0.001, help="Speed a device, for --dry-run.")
+]
+
+
+def train(
+    recipe: RecipeArgument,
+    assignments: SetOption = None,
+    stage: StageOption = None,
+    out: OutOption = Path("out/train"),
+    data: DataOption = None,
+    processes: ProcessesOption = None,
+    micro_batch: MicroBatchOption = None,
+    features: FeaturesOption = None,
+    track: TrackOption = None,
+    accelerate: AccelerateOption = None,
+    prepare: PrepareOption = False,
+    resume: ResumeOption = False,
+    print_config: PrintConfigOption = False,
+    dry_run: DryRunOption = False,
+    tflops: TflopsOption = 100.0,
     as_json: common.JsonOption = False,
 ) -> None:
     """Train a model from a recipe; the run folder holds the recipe, the metrics and the weights.
@@ -103,6 +115,37 @@ def train(
     Example: parfocal train mini --set seed=1 --print-config
     """
     from parfocal import recipes
+
+    chosen, before = assignments or [], out if resume else None
+    runtime = _runtime(
+        before, stage=stage, data=data, micro_batch=micro_batch, features=features, track=track
+    )
+    if recipe == "ablate":
+        _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
+        _ablate(chosen, out, processes, resume, runtime, print_config, dry_run, as_json)
+    elif print_config:
+        sys.stdout.write(recipes.get_recipe(recipe, chosen).to_json() + "\n")
+    elif dry_run:
+        resolved = recipes.recipe_of_run(recipe, chosen, before)
+        _show_plan(recipe, resolved, before, runtime, processes, tflops, as_json)
+    else:
+        logging.getLogger("parfocal").setLevel(logging.INFO)
+        model = recipes.run_recipe(
+            recipe, chosen, out, processes, resume, runtime, accelerate, begin=not prepare
+        )
+        show.show_saved(model)
+
+
+def _runtime(
+    before: Path | None,
+    *,
+    stage: list[str] | None,
+    data: Path | None,
+    micro_batch: int | None,
+    features: Path | None,
+    track: list[str] | None,
+) -> Runtime:
+    """What the run is told of the machine: what is given, else what the one in `before` was."""
     from parfocal.train.runtime import Runtime
 
     given = {
@@ -111,26 +154,9 @@ def train(
         "features": str(features) if features else None,
         "trackers": tuple(item for item in track if item != "none") if track else None,
     }
-    before = Runtime.of(out) if resume else Runtime(trackers=_trackers())
+    start = Runtime(trackers=_trackers()) if before is None else Runtime.of(before)
     chosen = {name: value for name, value in given.items() if value is not None}
-    runtime = replace(before, **chosen, stages=tuple(stage or ()))
-    if recipe == "ablate":
-        _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
-        shown = print_config, dry_run, as_json
-        _ablate(assignments or [], out, processes, resume, runtime, *shown)
-        return
-    resolved = recipes.get_recipe(recipe, assignments or [])
-    if print_config:
-        sys.stdout.write(resolved.to_json() + "\n")
-        return
-    if dry_run:
-        _show_plan(recipe, resolved, runtime, processes, tflops, as_json)
-        return
-    logging.getLogger("parfocal").setLevel(logging.INFO)
-    model = recipes.run_recipe(
-        recipe, assignments or [], out, processes, resume, runtime, accelerate, begin=not prepare
-    )
-    show.show_saved(model)
+    return replace(start, **chosen, stages=tuple(stage or ()))
 
 
 def _trackers() -> tuple[str, ...]:
@@ -175,19 +201,24 @@ def _ablate(
 def _show_plan(
     name: str,
     recipe: Recipe,
+    before: Path | None,
     runtime: Runtime,
     processes: int | None,
     tflops: float,
     as_json: bool,
 ) -> None:
-    """Print what the recipe would take; exit code 1 if something is missing."""
+    """Print what the recipe would take; exit code 1 if something is missing.
+
+    Of a run that goes on, in the folder `before`, it is what is left.
+    """
     from parfocal import recipes
     from parfocal.cli.train_plan import show_plan
     from parfocal.errors import ConfigError
     from parfocal.eval.benchmarks import BENCHMARKS
     from parfocal.train.plan import plan
-    from parfocal.train.run import default_processes
+    from parfocal.train.run import default_processes, done_stages
 
+    done = () if before is None else done_stages(recipe, before)
     try:
         config, processor = recipes.parts_of(recipe, recipes.find_entry(name))
     except ConfigError:  # the tokenizer is not here; the plan says so
@@ -200,6 +231,7 @@ def _show_plan(
         processes or default_processes(),
         benchmarks=BENCHMARKS,
         tflops=tflops,
+        done=done,
     )
     show_plan(found, as_json)
     if found.problems:

@@ -33,13 +33,16 @@ def show_plan(found: Plan, as_json: bool = False) -> None:
         show.print_json(found.to_json())
         return
     out = console()
-    out.print(plan_table(found))
-    out.print()
-    out.print(
-        f"hours at an assumed {found.tflops:g} TFLOP/s for each of {found.processes} processes; "
-        "a multiply-add is 2 FLOPs",
-        soft_wrap=True,
-    )
+    if found.stages:
+        out.print(plan_table(found))
+        out.print()
+        out.print(
+            f"hours at an assumed {found.tflops:g} TFLOP/s for each of {found.processes} "
+            "processes; a multiply-add is 2 FLOPs",
+            soft_wrap=True,
+        )
+    else:
+        out.print("all stages are done")
     for name in found.to_fetch:
         out.print(f"to be fetched: {name}", soft_wrap=True, markup=False)
     for problem in found.problems:

@@ -113,6 +113,24 @@ def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return override(entry.build(budget), others)
 
 
+def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> Recipe:
+    """Return the recipe that `run_recipe` trains.
+
+    Args:
+        name: as `find_entry` takes it.
+        overrides: `path=value` assignments to the recipe of that name.
+        before: folder of the run to go on with, which alone says how if there are no overrides;
+            None to start one.
+
+    Raises:
+        ConfigError: for an unknown name or override.
+    """
+    recipe = get_recipe(name, overrides)
+    if before is None or overrides or not (before / SAVED).exists():
+        return recipe
+    return Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
+
+
 def run_recipe(
     name: str,
     overrides: Sequence[str] = (),
@@ -142,10 +160,7 @@ def run_recipe(
     Raises:
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
-    recipe = get_recipe(name, overrides)
-    saved = out / SAVED
-    if resume and saved.exists() and not overrides:  # the folder alone says how to go on
-        recipe = Recipe.from_json(saved.read_text(encoding="utf-8"))
+    recipe = recipe_of_run(name, overrides, out if resume else None)
     config, processor = parts_of(recipe, find_entry(name))
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(

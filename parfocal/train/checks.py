@@ -28,6 +28,8 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
+from parfocal.train.arguments import divide
+from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.language import LanguageObjective
@@ -36,7 +38,6 @@ from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage, scenes_of
-from parfocal.train.trainer import divide
 from parfocal.train.weights import WHOLE
 
 ROWS = 3  # of each source, whose pictures are opened
@@ -143,7 +144,7 @@ def open_data(
     refused = ""
     if not remote:
         try:
-            opened = open_stage(recipe, stage, runtime)
+            opened = open_stage(StageContext(recipe, stage, runtime))
         except (ParfocalError, OSError) as err:
             refused = f"stage {stage.name!r}: {err}"
         else:

@@ -140,6 +140,7 @@ def plan(
     *,
     benchmarks: Collection[str],
     tflops: float = TFLOPS,
+    done: Collection[str] = (),
 ) -> Plan:
     """Say what a recipe will do, and all that would stop it.
 
@@ -151,18 +152,21 @@ def plan(
         processes: that share every step.
         benchmarks: names that recipes may have theirs from.
         tflops: what a process is assumed to reach, in TFLOP/s.
+        done: names of stages that are left out, as a run that goes on has them; the weights that it
+            began with are then not asked for.
 
     Example:
         config, processor = parts_of(recipe)
         plan(recipe, config, processor, Runtime(), benchmarks=BENCHMARKS).stages[0].steps
     """
     found, model = Findings(), meta_model(config).requires_grad_(False)
-    check_weights(model, recipe.weights, found)
+    if not done:
+        check_weights(model, recipe.weights, found)
     check_benchmarks(recipe, benchmarks, found)
     planner = _Planner(
         recipe, config, processor, runtime, processes, tflops, prefill_flops(model, 1), found
     )
-    stages = tuple(planner.stage(stage) for stage in recipe.stages)
+    stages = tuple(planner.stage(stage) for stage in recipe.stages if stage.name not in done)
     return Plan(
         recipe=recipe.name,
         budget=recipe.budget,

@@ -178,14 +178,21 @@ class Stage:
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
+        _require(
+            bool(self.name) and not set(self.name) & set("/\\") and self.name not in RESERVED,
+            f"a stage cannot be named {self.name!r}: its folder in the run has this name, and "
+            f"{sorted(RESERVED)} are others.",
+        )
         for name, choices in (("objective", Objective), ("augment", Augment)):
             value, known = getattr(self, name), list(get_args(choices))
             _require(value in known, f"{where} has the {name} {value!r}; choose one of {known}.")
-        _require(
-            0 <= self.start_share < 1,
-            f"{where} has start_share {self.start_share}, must be at least 0 and below 1: with 1 "
-            "nothing would be learned.",
-        )
+        _require(self.keep >= 1, f"{where} keeps {self.keep} checkpoints, must be 1 or more.")
+        self._check_data(where)
+        self._check_weights(where)
+        self._check_scores(where)
+
+    def _check_data(self, where: str) -> None:
+        """Refuse what cannot be read, or not as it is said."""
         _require(
             self.samples > 0 or self.mixture is not None,
             f"{where} has {self.samples} samples; seeded scenes have no end, so say how many.",
@@ -194,26 +201,28 @@ class Stage:
             self.samples <= 0 or self.samples >= self.batch_size,
             f"{where} has {self.samples} samples, fewer than one step takes ({self.batch_size}).",
         )
-        _require(
-            bool(self.name) and not set(self.name) & set("/\\") and self.name not in RESERVED,
-            f"a stage cannot be named {self.name!r}: its folder in the run has this name, and "
-            f"{sorted(RESERVED)} are others.",
-        )
-        _require(self.keep >= 1, f"{where} keeps {self.keep} checkpoints, must be 1 or more.")
-        _require(
-            self.eval_every >= 0, f"{where} has eval_every {self.eval_every}, must be 0 or more."
-        )
-        _require(
-            not self.eval_every
-            or (self.eval_samples > 0 and (self.mixture is None or self.eval_mixture is not None)),
-            f"{where} is to be scored every {self.eval_every} steps, but on nothing: set "
-            "eval_samples, and for a stage on files eval_mixture.",
-        )
-        _require(
-            not self.best or self.eval_every > 0,
-            f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
-        )
         _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
+        _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
+        _require(
+            self.mixture is not None or not self.group_by_length,
+            f"{where} has group_by_length and no mixture: seeded scenes come in their own order.",
+        )
+        for name in ("max_length", "row_length"):
+            length = getattr(self, name)
+            _require(length >= 0, f"{where} has {name} {length}, must be 0 or more.")
+        _require(
+            self.objective == "language" or not self.row_length,
+            f"{where} has row_length {self.row_length} and the objective {self.objective!r}, which "
+            "reads no text: set row_length to 0.",
+        )
+
+    def _check_weights(self, where: str) -> None:
+        """Refuse what cannot be learned, or not as it is said."""
+        _require(
+            0 <= self.start_share < 1,
+            f"{where} has start_share {self.start_share}, must be at least 0 and below 1: with 1 "
+            "nothing would be learned.",
+        )
         _require(
             self.first_row == 0 or (self.first_row > 0 and self.optim.weight_decay == 0),
             f"{where} has first_row {self.first_row} and weight_decay {self.optim.weight_decay}: "
@@ -227,24 +236,24 @@ class Stage:
             f"{inside} and may name 'text' as a whole or nothing of it.",
         )
         _require(
-            self.mixture is not None or not self.group_by_length,
-            f"{where} has group_by_length and no mixture: seeded scenes come in their own order.",
-        )
-        _require(
             self.alignment_weight >= 0,
             f"{where} has alignment_weight {self.alignment_weight}, must be 0 or more.",
         )
-        _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
+
+    def _check_scores(self, where: str) -> None:
+        """Refuse to score on nothing, and to choose by no score."""
         _require(
-            self.max_length >= 0, f"{where} has max_length {self.max_length}, must be 0 or more."
+            self.eval_every >= 0, f"{where} has eval_every {self.eval_every}, must be 0 or more."
         )
         _require(
-            self.row_length >= 0, f"{where} has row_length {self.row_length}, must be 0 or more."
+            not self.eval_every
+            or (self.eval_samples > 0 and (self.mixture is None or self.eval_mixture is not None)),
+            f"{where} is to be scored every {self.eval_every} steps, but on nothing: set "
+            "eval_samples, and for a stage on files eval_mixture.",
         )
         _require(
-            self.objective == "language" or not self.row_length,
-            f"{where} has row_length {self.row_length} and the objective {self.objective!r}, which "
-            "reads no text: set row_length to 0.",
+            not self.best or self.eval_every > 0,
+            f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
         )
 
     def trains(self, part: str) -> bool:

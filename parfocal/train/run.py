@@ -30,10 +30,11 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.adapters import merged
+from parfocal.train.context import StageContext
 from parfocal.train.quantize import check_installed, linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
-from parfocal.train.runtime import Runtime, attention, device
+from parfocal.train.runtime import Runtime, attention, device, process_rank
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.weights import load_parts
 
@@ -84,9 +85,8 @@ def start_run(
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
-        record = run_record(
-            {stage.name: data_fingerprint(recipe, stage, runtime) for stage in recipe.stages}
-        )
+        contexts = [StageContext(recipe, stage, runtime) for stage in recipe.stages]
+        record = run_record({item.stage.name: data_fingerprint(item) for item in contexts})
         (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (out / SAVED).write_text(recipe.to_json() + "\n", encoding="utf-8")
     runtime.save(out)
@@ -176,6 +176,18 @@ def finished(recipe: Recipe, out: Path) -> bool:
     return _weights_of(out, recipe.stages[-1]).exists()
 
 
+def done_stages(recipe: Recipe, out: Path) -> tuple[str, ...]:
+    """Names of the stages that the run in `out` has done; none where there is no run.
+
+    Raises:
+        ConfigError: if it is a run of another recipe.
+    """
+    if not (out / SAVED).exists():
+        return ()
+    _check_same(recipe, out, resume=True)
+    return tuple(stage.name for stage in recipe.stages if _weights_of(out, stage).exists())
+
+
 def _weights_of(out: Path, stage: Stage) -> Path:
     """What a stage of the run in `out` leaves."""
     return out / stage.name / "model.safetensors"
@@ -203,16 +215,17 @@ def work(out: Path) -> None:
                     f"is. Remove {out / later[0]} to train it again, or choose another folder."
                 )
             model = _model(out, recipe, before)
-            weights = train_stage(model, processor, recipe, stage, out / stage.name, runtime)
-            if _is_main():
+            context = StageContext(recipe, stage, runtime)
+            weights = train_stage(model, processor, context, done.parent)
+            if process_rank() == 0:
                 trained = _model(out, recipe, before)
                 _take(trained, weights, stage)
                 _save_whole(trained, done)
-                score_stage(trained.to(device()), processor, recipe, stage, done.parent, runtime)
+                score_stage(trained.to(device()), processor, context, done.parent)
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
         before = done
-    if _is_main():
+    if process_rank() == 0:
         model = _model(out, recipe, before)
         model.generation_config.update(**recipe.generation)
         model.to(torch.bfloat16).save_pretrained(out / "model")
@@ -275,7 +288,3 @@ def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
     part = path.with_suffix(".part")
     save_model(model, str(part))
     os.replace(part, path)
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0

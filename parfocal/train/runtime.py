@@ -49,6 +49,16 @@ class Runtime:
         return cls(**{**values, **lists})
 
 
+def process_rank() -> int:
+    """Number of this process among those of the run; the main one is 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes the run has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def device() -> torch.device:
     """Where this process computes: its GPU, or the CPU."""
     if torch.cuda.is_available():

@@ -11,7 +11,6 @@ import itertools
 import json
 import logging
 import math
-import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -31,8 +30,10 @@ from parfocal.errors import ConfigError
 from parfocal.images import image_digest
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.arguments import divide, num_workers
 from parfocal.train.augment import AUGMENTS
 from parfocal.train.callbacks import JsonLog, Validation
+from parfocal.train.context import StageContext
 from parfocal.train.data import (
     AnswerCollator,
     ConversationCollator,
@@ -48,8 +49,8 @@ from parfocal.train.grouping import WINDOW
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.runtime import Runtime, device
-from parfocal.train.trainer import divide, num_workers, run_stage
+from parfocal.train.runtime import device, process_rank, world_size
+from parfocal.train.trainer import run_stage
 from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)
@@ -57,27 +58,21 @@ logger = logging.getLogger(__name__)
 VALIDATION_SIDE = 256  # longer side of validation scenes, pixels
 
 
-def data_fingerprint(recipe: Recipe, stage: Stage, runtime: Runtime) -> dict[str, Any]:
+def data_fingerprint(context: StageContext) -> dict[str, Any]:
     """Return what tells one stage's data from another's.
 
     It is the fingerprint of a mixture, or the range of scenes with their first and last ones.
-
-    Args:
-        recipe: whose stage it is.
-        stage: one of them.
-        runtime: says where the files are.
     """
-    if stage.mixture is not None:
-        return open_stage(recipe, stage, runtime).fingerprint()
-    first = _first_scene(recipe, stage)
-    reader = scenes_of(recipe, "train", first + stage.samples)
+    if context.stage.mixture is not None:
+        return open_stage(context).fingerprint()
+    reader, first = _training_scenes(context)
     digest = hashlib.sha256()
     for index in (first, len(reader) - 1):
         sample = reader[index]
         digest.update(image_digest(sample.open_image()).encode())
         digest.update(json.dumps(sample.regions.to_json()).encode())
     return {
-        "source": "scenes", "split": "train", "first": first, "count": stage.samples,
+        "source": "scenes", "split": "train", "first": first, "count": context.stage.samples,
         "sha256_of_first_and_last": digest.hexdigest(),
     }  # fmt: skip
 
@@ -88,14 +83,14 @@ def scenes_of(recipe: Recipe, split: str, count: int) -> SceneReader:
     return SceneReader(split, count, sides, kinds=recipe.kinds, num_objects=recipe.num_objects)
 
 
-def open_stage(recipe: Recipe, stage: Stage, runtime: Runtime) -> OpenMixture:
+def open_stage(context: StageContext) -> OpenMixture:
     """Open the mixture of a stage: its files in the run's data folder, its seed with the recipe's.
 
     Raises:
         ConfigError, DataError: as `open_mixture` does.
     """
-    mixture = stage.mixture.under(runtime.data)
-    mixture = dataclasses.replace(mixture, seed=mixture.seed + recipe.seed)
+    mixture = context.stage.mixture.under(context.runtime.data)
+    mixture = dataclasses.replace(mixture, seed=mixture.seed + context.recipe.seed)
     return open_mixture(mixture, task_views(mixture))
 
 
@@ -107,82 +102,69 @@ def counted(stage: Stage, mixture: OpenMixture) -> Stage:
     return dataclasses.replace(stage, samples=given)
 
 
-def _first_scene(recipe: Recipe, stage: Stage) -> int:
-    """Stages see different scenes: each begins where the one before it ended."""
+def _training_scenes(context: StageContext) -> tuple[SceneReader, int]:
+    """Scenes up to the last one of a stage, and the number of its first.
+
+    Stages see different scenes: each begins where the one before it ended.
+    """
+    recipe, stage = context.recipe, context.stage
     before = recipe.stages[: recipe.stages.index(stage)]
-    return sum(item.samples for item in before if item.mixture is None)
+    first = sum(item.samples for item in before if item.mixture is None)
+    return scenes_of(recipe, "train", first + stage.samples), first
 
 
 def train_stage(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
-    recipe: Recipe,
-    stage: Stage,
+    context: StageContext,
     out: Path,
-    runtime: Runtime,
 ) -> dict[str, Tensor]:
     """Train one stage of a recipe.
 
     Args:
         model: as the stage begins with it; changed in place.
         processor: of the model.
-        recipe: whose stage it is.
-        stage: one of them.
+        context: of the stage.
         out: the stage's folder.
-        runtime: of the machine.
 
     Returns:
         As `run_stage` does: the weights afterwards, in the main process.
     """
-    torch.manual_seed(recipe.seed)  # of the objective's heads, whatever stages ran before
-    if stage.mixture is None:
-        objective, dataset, collator = _on_scenes(model, processor, recipe, stage)
+    torch.manual_seed(context.recipe.seed)  # of the objective's heads, whatever stages ran before
+    if context.stage.mixture is None:
+        objective, dataset, collator = _on_scenes(model, processor, context)
     else:
-        opened = open_stage(recipe, stage, runtime)
-        stage = counted(stage, opened)
-        objective, dataset = _on_mixture(model, processor, recipe, stage, opened, runtime)
+        opened = open_stage(context)
+        context = dataclasses.replace(context, stage=counted(context.stage, opened))
+        objective, dataset = _on_mixture(model, processor, context, opened)
         collator = None
-    callbacks = []
-    rows = validation_rows(recipe, stage, processor, runtime) if stage.eval_every else None
+    stage, callbacks = context.stage, []
+    rows = validation_rows(context, processor) if stage.eval_every else None
     if rows is not None:
-        score = partial(validate, model, processor, stage, rows)
-        callbacks.append(Validation(stage, score, out))
-    return run_stage(
-        objective,
-        stage,
-        recipe,
-        dataset,
-        collator,
-        out,
-        callbacks,
-        micro_batch=runtime.micro_batch or None,
-        trackers=runtime.trackers,
-    )
+        callbacks.append(Validation(stage, partial(validate, model, processor, stage, rows), out))
+    return run_stage(objective, context, dataset, collator, out, callbacks)
 
 
 def score_stage(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
-    recipe: Recipe,
-    stage: Stage,
+    context: StageContext,
     out: Path,
-    runtime: Runtime,
 ) -> None:
     """Score what a stage has left, and write it behind the lines of its log."""
-    rows = validation_rows(recipe, stage, processor, runtime)
+    stage, rows = context.stage, validation_rows(context, processor)
     if rows is None:
         return
     if stage.mixture is not None:
-        stage = counted(stage, open_stage(recipe, stage, runtime))
+        stage = counted(stage, open_stage(context))
     scores = validate(model, processor, stage, rows)
     logger.info("stage %s: %s", stage.name, scores)
     JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
 
 
-def validation_rows(
-    recipe: Recipe, stage: Stage, processor: ParfocalProcessor, runtime: Runtime
-) -> Samples | None:
+def validation_rows(context: StageContext, processor: ParfocalProcessor) -> Samples | None:
     """What a stage is scored on; None if on nothing."""
+    recipe, stage = context.recipe, context.stage
     if not stage.eval_samples:
         return None
     if stage.mixture is None:
@@ -192,7 +174,7 @@ def validation_rows(
         return conversations(reader, processor, recipe.seed)
     if stage.eval_mixture is None:
         return None
-    mixture = stage.eval_mixture.under(runtime.data)
+    mixture = stage.eval_mixture.under(context.runtime.data)
     opened = open_mixture(mixture, task_views(mixture))
     return list(itertools.islice(opened.iterate(), stage.eval_samples))
 
@@ -209,18 +191,14 @@ def validate(
 
 
 def _on_scenes(
-    model: ParfocalForConditionalGeneration,
-    processor: ParfocalProcessor,
-    recipe: Recipe,
-    stage: Stage,
+    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, context: StageContext
 ) -> tuple[nn.Module, Dataset[Sample], Any]:
     """Objective, data and collator of a stage on seeded scenes."""
-    first = _first_scene(recipe, stage)
-    reader = scenes_of(recipe, "train", first + stage.samples)
+    stage, (reader, first) = context.stage, _training_scenes(context)
     if stage.objective == "detection":
         find = DetectionObjective(model, len(KINDS))
         return find, SceneDataset(reader, first), ObjectCollator(processor)
-    dataset = conversations(reader, processor, recipe.seed, first)
+    dataset = conversations(reader, processor, context.recipe.seed, first)
     answer = build_language_objective(
         model, processor, stage.region_loss_weight, stage.alignment_weight
     )
@@ -230,14 +208,12 @@ def _on_scenes(
 def _on_mixture(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
-    recipe: Recipe,
-    stage: Stage,
+    context: StageContext,
     opened: OpenMixture,
-    runtime: Runtime,
 ) -> tuple[nn.Module, EndlessBatches]:
-    """Objective and batches of a stage on files."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    micro, _ = divide(stage, world, runtime.micro_batch or None)
+    """Objective and batches of a stage on files, whose `samples` are known."""
+    recipe, stage = context.recipe, context.stage
+    micro, _ = divide(stage, world_size(), context.runtime.micro_batch or None)
     window = WINDOW if stage.group_by_length else 0
     collate: Collate
     objective: nn.Module
@@ -247,29 +223,32 @@ def _on_mixture(
         objective = DetectionObjective(model, num_kinds=0)
     else:
         cache = None
-        if runtime.features and not stage.trains("vision"):
-            folder = Path(runtime.features)
+        if context.runtime.features and not stage.trains("vision"):
             ahead = window * micro  # rows of the last window may come before earlier ones
-            cache = _remembered(model, processor, recipe, stage, opened, folder, ahead)
+            cache = _remembered(model, processor, context, opened, ahead)
         collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed, stage.row_length)
         objective = LanguageObjective(
             model,
             region_weight=stage.region_loss_weight,
             offer_ground_boxes=stage.offer_ground_boxes,
         )
-    rank = int(os.environ.get("RANK", "0"))
-    workers = num_workers(recipe)
-    loader = MixtureLoader(opened, micro, collate, workers, rank=rank, world=world, window=window)
+    loader = MixtureLoader(
+        opened,
+        micro,
+        collate,
+        num_workers(recipe),
+        rank=process_rank(),
+        world=world_size(),
+        window=window,
+    )
     return objective, EndlessBatches(loader)
 
 
 def _remembered(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
-    recipe: Recipe,
-    stage: Stage,
+    context: StageContext,
     opened: OpenMixture,
-    folder: Path,
     ahead: int,
 ) -> FeatureCache:
     """Compute the features of all pictures of a stage, each process its own share of them.
@@ -277,10 +256,10 @@ def _remembered(
     Those of all rows that come: a view may leave out a row this time, and use it the next time.
     `ahead` more Samples are looked at, which the last batches may hold.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    stage, rank, world = context.stage, process_rank(), world_size()
     model.to(device())
     proposes = not (stage.trains("proposer") or stage.trains("refiner"))
-    cache = FeatureCache(folder, model, proposes, recipe.bf16)
+    cache = FeatureCache(Path(context.runtime.features), model, proposes, context.recipe.bf16)
     if opened.expands:  # which rows come depends on the workers: all that may come
         shares = [source.settings.epochs for source in opened.sources]
         epochs: Iterable[int] = range(max(math.ceil(1 / min(1.0, share)) for share in shares))

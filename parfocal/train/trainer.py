@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -17,12 +16,14 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.adapters import add_adapters
+from parfocal.train.arguments import training_arguments
 from parfocal.train.callbacks import JsonLog, StageProgress
 from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
+from parfocal.train.context import StageContext
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.parameters import check_divisible, freeze, load_divided, load_whole
@@ -277,28 +278,21 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def run_stage(
     objective: nn.Module,
-    stage: Stage,
-    recipe: Recipe,
+    context: StageContext,
     dataset: Dataset[Any] | EndlessBatches,
     collator: Any,
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    micro_batch: int | None = None,
-    trackers: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Train one stage; checkpoints go to `out`, log lines to `out/metrics.jsonl`.
 
     Args:
         objective: owns the model; its parameters are changed in place.
-        stage: what trains, and how.
-        recipe: seed and precision.
-        dataset: at least `stage.samples` examples, or batches without end.
+        context: of the stage.
+        dataset: at least the stage's `samples` examples, or batches without end.
         collator: makes `objective`'s keyword arguments; None where the batches are made.
         out: the stage's folder.
         callbacks: further Trainer callbacks, such as a benchmark's.
-        micro_batch: Samples that a process computes at a time, as many as its memory holds; the
-            gradients of the batches of a step are summed. None: all of its part of a step.
-        trackers: of Transformers' `report_to`, told what is logged.
 
     A checkpoint that is already in `out` is continued; one that was cut off while it was written is
     passed over.
@@ -310,30 +304,23 @@ def run_stage(
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
             of `stage.trainable` names no parameter.
     """
-    if stage.lora is not None:
-        if stage.lora.quantized:
-            quantize(objective.model.text, torch.bfloat16 if recipe.bf16 else torch.float32)
-        add_adapters(objective.model.text, stage.lora)
-    freeze(objective, stage)
+    stage = context.stage
+    _choose_what_trains(objective, context)
     out.mkdir(parents=True, exist_ok=True)
-    endless = isinstance(dataset, EndlessBatches)
     trainer = StageTrainer(
         model=objective,
-        args=_arguments(stage, recipe, out, micro_batch, endless, trackers),
+        args=training_arguments(context, out, isinstance(dataset, EndlessBatches)),
         train_dataset=dataset,
         data_collator=collator,
         callbacks=[JsonLog(out / "metrics.jsonl"), StageProgress(stage.name), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # it would write to stdout
-    trainer.stage, trainer.recipe = stage, recipe
+    trainer.stage, trainer.recipe = stage, context.recipe
     checkpoint = newest(out)
     if checkpoint is not None and isinstance(dataset, EndlessBatches):
         dataset.load(checkpoint, trainer.args.process_index)
     if stage.gradient_checkpointing:
-        text = objective.model.text
-        # Transformers gave the switch another name within version 5
-        name = "activation_checkpointing_enable"
-        getattr(text, name, text.gradient_checkpointing_enable)()
+        _keep_few_activations(objective.model.text)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         check_divisible(objective, stage)
     if checkpoint is not None and step_of(checkpoint) >= stage.steps:
@@ -347,70 +334,18 @@ def run_stage(
     return trainer.model_weights()
 
 
-def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:
-    """Divide a step among processes and batches.
-
-    Args:
-        stage: whose `batch_size` is divided.
-        world: number of processes.
-        micro_batch: Samples that a process computes at a time; None: all of its part.
-
-    Returns:
-        Samples a batch, and batches a process and step.
-
-    Raises:
-        ConfigError: if it does not come out even.
-    """
-    micro = micro_batch or stage.batch_size // world
-    if not micro or stage.batch_size % (world * micro):
-        raise ConfigError(
-            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
-            f"{world} processes" + (f" times {micro} Samples at a time." if micro_batch else ".")
-        )
-    return micro, stage.batch_size // (world * micro)
+def _choose_what_trains(objective: nn.Module, context: StageContext) -> None:
+    """Quantise, add adapters and freeze as the stage says."""
+    stage = context.stage
+    if stage.lora is not None:
+        text = objective.model.text
+        if stage.lora.quantized:
+            quantize(text, torch.bfloat16 if context.recipe.bf16 else torch.float32)
+        add_adapters(text, stage.lora)
+    freeze(objective, stage)
 
 
-def _arguments(
-    stage: Stage,
-    recipe: Recipe,
-    out: Path,
-    micro_batch: int | None,
-    endless: bool,
-    trackers: Sequence[str],
-) -> TrainingArguments:
-    """Translate a stage into the Trainer's terms."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    micro, accumulated = divide(stage, world, micro_batch)
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(out),
-        max_steps=stage.steps,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulated,
-        max_grad_norm=stage.optim.max_grad_norm,
-        bf16=recipe.bf16,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        use_cpu=not cuda,
-        ddp_backend="gloo" if world > 1 and not cuda else None,
-        ddp_broadcast_buffers=False,
-        ddp_find_unused_parameters=True,
-        dataloader_num_workers=num_workers(recipe),
-        dataloader_drop_last=True,
-        ignore_data_skip=endless,  # they say themselves where they stand
-        remove_unused_columns=False,
-        save_steps=max(1, stage.steps // 10),
-        logging_steps=max(1, min(50, stage.steps // 20)),
-        logging_nan_inf_filter=False,
-        log_level="warning",
-        report_to=list(trackers),
-        run_name=f"{recipe.name}-{stage.name}",
-        disable_tqdm=True,
-    )
-
-
-def num_workers(recipe: Recipe) -> int:
-    """Processes that load data, for each that trains."""
-    if recipe.workers is not None:
-        return recipe.workers
-    return 8 if torch.cuda.is_available() else 0
+def _keep_few_activations(text: nn.Module) -> None:
+    """Let the language model compute its activations twice."""
+    # Transformers gave the switch another name within version 5
+    getattr(text, "activation_checkpointing_enable", text.gradient_checkpointing_enable)()

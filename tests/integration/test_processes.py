@@ -147,6 +147,7 @@ from safetensors.torch import load_file, save_file
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.train.context import StageContext
 from parfocal.train.data import AnswerCollator
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import EndlessBatches, MixtureLoader
@@ -166,7 +167,7 @@ model.text.set_attn_implementation("eager")
 objective = LanguageObjective(model)
 freeze(objective, stage)
 check_divisible(objective, stage)
-opened = open_stage(recipe, stage, Runtime.of(out))
+opened = open_stage(StageContext(recipe, stage, Runtime.of(out)))
 collate = AnswerCollator(ParfocalProcessor.from_pretrained(out / "start"))
 micro = stage.batch_size // world
 batches = iter(EndlessBatches(MixtureLoader(opened, micro, collate, rank=rank, world=world)))

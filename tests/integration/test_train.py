@@ -11,14 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from parfocal.boxes import Boxes
-from parfocal.data.readers import scenes
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.eval.run import run_benchmark
 from parfocal.images import image_frame
 from parfocal.predict import load
 from parfocal.recipes import RECIPES, RecipeEntry, run_recipe
 from parfocal.recipes.mini import mini
-from parfocal.train import run
 from parfocal.train.recipe import Recipe
 
 pytestmark = pytest.mark.integration
@@ -45,14 +43,10 @@ def toy(budget: str) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def trained(toy_bank, toy_processor, tmp_path_factory):
+def trained(keep_in_process, toy_processor, tmp_path_factory):
     """The folder of a finished run, trained in this process on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_launch", lambda out, processes, command: run.work(out))
-        patch.setattr(scenes, "load_sprites", lambda: toy_bank)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            patch.delenv(name, raising=False)
+        keep_in_process(patch)
         patch.setitem(RECIPES, "toy", RecipeEntry(toy, ("full",), toy_processor))
         out = tmp_path_factory.mktemp("run")
         assert run_recipe("toy", ["seed=3"], out, processes=1) == out / "model"

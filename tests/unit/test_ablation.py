@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from parfocal.cli import main
-from parfocal.data.readers import scenes
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.object_turns import show_objects
 from parfocal.data.scenes.turns import with_turns
@@ -43,12 +42,11 @@ from parfocal.recipes.ablation import (
 from parfocal.recipes.ablation_report import build_report, render
 from parfocal.recipes.ablation_run import ENTRY, Settings, read_settings, run_ablation
 from parfocal.recipes.ablation_score import METRICS, Spread, ranking
-from parfocal.train import run
+from parfocal.train.arguments import divide
 from parfocal.train.data import ConversationCollator, conversations
 from parfocal.train.recipe import Recipe
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import build_language_objective
-from parfocal.train.trainer import divide
 from parfocal.train.weights import load_parts
 
 ARMS = [(name, arm) for name, item in COMPARISONS.items() for arm in item.arms]
@@ -317,29 +315,13 @@ def test_the_command_runs(monkeypatch, tmp_path):
     assert seen == [["seeds=1"], tmp_path, 2, True, Runtime()]
 
 
-@pytest.fixture
-def in_process(monkeypatch, toy_bank) -> list[str]:
-    """Runs train in this process on drawn shapes; the list grows by what is trained."""
-    trained: list[str] = []
-
-    def launch(out: Path, processes: int, accelerate: object) -> None:
-        trained.append(out.name if out.parent.name == "shared" else out.parent.name)
-        run.work(out)
-
-    monkeypatch.setattr(run, "_launch", launch)
-    monkeypatch.setattr(scenes, "load_sprites", lambda: toy_bank)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    return trained
-
-
 @pytest.mark.integration
 def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     chosen = ["budget=smoke", "seeds=1", "only=towers"]
     out = tmp_path / "runs"
     table = run_ablation(chosen, out)
-    assert in_process == ["sight", "detail", "base", "concat"]
+    folders = ["shared/sight", "shared/detail", "arms/base/seed-0", "arms/concat/seed-0"]
+    assert in_process == [out / folder for folder in folders]
     assert "| towers | rec | two > one |" in table.read_text(encoding="utf-8")
     report = json.loads((out / "ablation.json").read_text(encoding="utf-8"))
     arms = report["comparisons"]["towers"]["arms"]

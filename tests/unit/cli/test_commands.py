@@ -12,6 +12,8 @@ from jsonschema import validate
 from PIL import Image
 
 from parfocal.errors import DataError
+from parfocal.recipes import get_recipe
+from parfocal.train.plan import Plan
 from parfocal.train.runtime import Runtime
 
 NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
@@ -453,6 +455,30 @@ def test_train_says_what_it_would_take_and_what_is_missing(run, tmp_path) -> Non
     assert [stage["name"] for stage in found["stages"]] == ["perception", "language", "wording"]
     assert done.code == 1
     assert any("is not a multiple of" in problem for problem in found["problems"])
+
+
+def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monkeypatch) -> None:
+    seen: list[tuple] = []
+
+    def plan(recipe, config, processor, runtime, processes, *, benchmarks, tflops, done) -> Plan:
+        seen.append((recipe, done))
+        return Plan(recipe.name, recipe.budget, recipe.model, processes, tflops, (), (), ())
+
+    monkeypatch.setattr("parfocal.train.plan.plan", plan)
+    monkeypatch.setattr("parfocal.recipes.parts_of", lambda recipe, entry: (None, None))
+    saved = get_recipe("mini", ["budget=smoke", "stages.language.samples=48"])
+    (tmp_path / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
+    (tmp_path / "perception").mkdir()
+    (tmp_path / "perception" / "model.safetensors").touch()
+    resumed = ("train", "mini", "--dry-run", "--resume", "--out", tmp_path)
+    done = run(*resumed)
+    assert (done.code, done.out) == (0, "all stages are done\nno problems\n")
+    assert seen == [(saved, ("perception",))]
+    assert run(*resumed[:3]).code == 0
+    assert seen[1:] == [(get_recipe("mini"), ())]
+    changed = run(*resumed, "--set", "budget=smoke")
+    assert (changed.code, len(seen)) == (1, 2)
+    assert "another recipe: stages.language.samples: 48 -> " in changed.err
 
 
 def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:

@@ -1,15 +1,13 @@
-"""A tiny model whose tokenizer knows the names of the kinds, and runs that stay in this process."""
+"""A tiny model whose tokenizer knows the names of the kinds, and scenes with and without turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from parfocal.data.readers import scenes
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
@@ -22,7 +20,6 @@ from parfocal.models.presets import tiny, vary
 from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
-from parfocal.train import run
 
 Pair = tuple[ParfocalConfig, ParfocalProcessor]
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>", end=END, independent_turns=True)
@@ -81,17 +78,3 @@ def toy_talk(toy_samples: list[Sample]) -> list[Sample]:
         with_turns(sample, dialect, np.random.default_rng(index))
         for index, sample in enumerate(toy_samples)
     ]
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, toy_bank: SpriteBank) -> None:
-    """Runs train in this process, on one CPU thread, on scenes of drawn shapes."""
-
-    def launch(out: Path, processes: int, command: object) -> None:
-        run.work(out)
-
-    monkeypatch.setattr(run, "_launch", launch)
-    monkeypatch.setattr(scenes, "load_sprites", lambda: toy_bank)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)

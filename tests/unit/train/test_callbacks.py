@@ -16,6 +16,7 @@ from parfocal.errors import ConfigError, DataError
 from parfocal.train import stages
 from parfocal.train.callbacks import duration
 from parfocal.train.checkpoints import best
+from parfocal.train.context import StageContext
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
 from parfocal.train.validate import pointing_accuracy
@@ -120,7 +121,7 @@ def test_language_on_scenes_is_scored_by_pointing(tiny_parts, toy_bank, in_proce
         FIND, name="talk", objective="language", trainable=("text",), best="", eval_every=0
     )
     recipe = Recipe("demo", "tiny", (stage,), sides=(64,))
-    rows = stages.validation_rows(recipe, stage, tiny_parts[1], stages.Runtime())
+    rows = stages.validation_rows(StageContext(recipe, stage), tiny_parts[1])
     assert len(rows) == 2
     assert all(row.turns for row in (rows[0], rows[1]))
     assert with_turns(rows.reader[0], get_dialect("region_tokens"), _rng()).id == rows[0].id

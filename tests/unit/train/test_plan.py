@@ -18,6 +18,7 @@ from parfocal.models.info import config_info, part_modules, prefill_flops
 from parfocal.models.presets import PRESETS, get_preset
 from parfocal.train import checks, quantize
 from parfocal.train.adapters import add_adapters
+from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, meta_model, process_memory, row_flops
 from parfocal.train.data import AnswerCollator
 from parfocal.train.language import LanguageObjective
@@ -56,10 +57,13 @@ def folder(toy_talk, tmp_path_factory):
 def planned(folder, tiny_parts):
     """Plan a recipe of stages; further words change the recipe."""
 
-    def make(*stages: Stage, processes: int = 1, micro_batch: int = 0, data=folder, **changes):
+    def make(
+        *stages: Stage, processes: int = 1, micro_batch: int = 0, data=folder, done=(), **changes
+    ):
         recipe = Recipe("demo", "tiny", stages, **{"bf16": False, "sides": (64,), **changes})
         runtime = Runtime(data=str(data), micro_batch=micro_batch)
-        return plan(recipe, *tiny_parts, runtime, processes, benchmarks=("scenes",), tflops=0.5)
+        terms = {"benchmarks": ("scenes",), "tflops": 0.5, "done": done}
+        return plan(recipe, *tiny_parts, runtime, processes, **terms)
 
     return make
 
@@ -144,8 +148,8 @@ def test_a_plan_adds_up(planned, tiny_parts, folder):
     row = stage.row
     assert (row.basis, row.image, row.regions, row.pictures) == ("measured", 9, 6, 1)
     assert 0 < row.learned < row.text <= 90
-    samples = list(checks.open_stage(Recipe("x", "tiny", (TALK,)), TALK, Runtime(str(folder)))
-                   .iterate())  # fmt: skip
+    context = StageContext(Recipe("x", "tiny", (TALK,)), TALK, Runtime(str(folder)))
+    samples = list(checks.open_stage(context).iterate())
     text = AnswerCollator(tiny_parts[1], TALK.max_length)(samples)["text"]
     assert row.tokens == pytest.approx(float(text.attention_mask.sum()) / 4)
     assert row.longest == text.input_ids.shape[1]
@@ -329,6 +333,13 @@ def test_what_is_on_a_hub_is_listed_and_not_asked_for(planned):
 def test_weights_that_a_run_would_not_find_are_a_problem(planned):
     (problem,) = planned(TALK, weights={"text": "owner/language-model"}).problems
     assert "run `hf download owner/language-model` first" in problem
+
+
+def test_what_is_done_is_left_out_with_the_weights_that_it_began_with(planned):
+    weights = {"text": "owner/language-model"}
+    found = planned(FIND, TALK, weights=weights, done=("find",))
+    assert found.problems == ()
+    assert found.stages == planned(TALK).stages
 
 
 def test_all_of_a_model_is_a_part(planned, tmp_path):

@@ -17,6 +17,7 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train import run
 from parfocal.train.checkpoints import newest
+from parfocal.train.context import StageContext
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Optim, Recipe, Stage
@@ -201,7 +202,7 @@ def test_a_setting_that_did_not_exist_when_a_run_began_is_no_change(start, tmp_p
 def test_other_data_has_another_fingerprint(toy_bank, in_process):
     one, two = recipe_of(FIND, TALK), recipe_of(FIND, dataclasses.replace(TALK, samples=13))
     prints = [
-        run.data_fingerprint(recipe, stage, Runtime())
+        run.data_fingerprint(StageContext(recipe, stage))
         for recipe in (one, two)
         for stage in recipe.stages
     ]
@@ -252,6 +253,18 @@ def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
         start_run(recipe, *tiny_parts, out, 1, resume=True, runtime=Runtime(stages=names))
         assert run.finished(recipe, out) == (names == ("talk",))
     assert_same(weights(out / "model"), expected)
+
+
+def test_what_is_done_is_told_of_the_same_recipe_alone(start, tmp_path, no_training):
+    recipe = recipe_of(FIND, TALK)
+    assert run.done_stages(recipe, tmp_path) == ()
+    start(recipe, tmp_path)
+    assert run.done_stages(recipe, tmp_path) == ()
+    (tmp_path / "find").mkdir()
+    (tmp_path / "find" / "model.safetensors").touch()
+    assert run.done_stages(recipe, tmp_path) == ("find",)
+    with pytest.raises(ConfigError, match="another recipe: seed: 5 -> 6"):
+        run.done_stages(dataclasses.replace(recipe, seed=6), tmp_path)
 
 
 def test_a_stage_that_is_left_out_is_not_trained(tiny_parts, tmp_path):

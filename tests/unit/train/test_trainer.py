@@ -14,6 +14,7 @@ from parfocal.data.readers.scenes import SceneReader
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.errors import ConfigError, TrainingError
 from parfocal.train.callbacks import JsonLog
+from parfocal.train.context import StageContext
 from parfocal.train.data import (
     ConversationCollator,
     ConversationDataset,
@@ -31,6 +32,7 @@ FIND = Stage(
     optim=Optim(lr=1e-2, warmup_steps=1), eval_samples=0,
 )  # fmt: skip
 RECIPE = Recipe("demo", "tiny", (FIND,), sides=(64,), bf16=False)
+CONTEXT = StageContext(RECIPE, FIND)
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -49,7 +51,7 @@ def test_a_stage_moves_what_it_trains_and_nothing_else(make_model, processor, da
     before = parameters(model)
     objective = DetectionObjective(model, len(KINDS))
     heads = objective.region_kind.weight.detach().clone()
-    run_stage(objective, FIND, RECIPE, dataset, ObjectCollator(processor), tmp_path)
+    run_stage(objective, CONTEXT, dataset, ObjectCollator(processor), tmp_path)
     after = parameters(model)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     under = {name for name in after if name.startswith(("proposer.", "regions.pool."))}
@@ -89,12 +91,12 @@ def test_batch_size_must_divide_among_processes(
     monkeypatch.setenv("WORLD_SIZE", "3")
     objective = DetectionObjective(make_model(), len(KINDS))
     with pytest.raises(ConfigError, match="2 is not a multiple of 3"):
-        run_stage(objective, FIND, RECIPE, dataset, ObjectCollator(processor), tmp_path)
+        run_stage(objective, CONTEXT, dataset, ObjectCollator(processor), tmp_path)
 
 
 def test_metrics_name_every_term_of_the_loss(make_model, processor, dataset, tmp_path):
     objective = DetectionObjective(make_model(), len(KINDS))
-    run_stage(objective, FIND, RECIPE, dataset, ObjectCollator(processor), tmp_path)
+    run_stage(objective, CONTEXT, dataset, ObjectCollator(processor), tmp_path)
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     steps = [row for row in rows if "loss" in row]
@@ -179,7 +181,9 @@ def test_checkpoints_write_tied_tables_once(make_model, processor, toy_bank, tmp
     objective = build_language_objective(make_model(), processor)
     reader = SceneReader("train", 2, (64,), toy_bank)
     data = ConversationDataset(reader, processor.dialect, 0)
-    run_stage(objective, stage, RECIPE, data, ConversationCollator(processor), tmp_path)
+    run_stage(
+        objective, StageContext(RECIPE, stage), data, ConversationCollator(processor), tmp_path
+    )
     with safe_open(tmp_path / "checkpoint-1" / "model.safetensors", "pt") as file:
         saved = set(file.keys())
     tables = {"model.text.model.embed_tokens.weight", "model.text.lm_head.weight"}
@@ -194,7 +198,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
     with torch.no_grad():
         objective.region_kind.bias.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"step 1 is nan .*region_kind nan") as caught:
-        run_stage(objective, FIND, RECIPE, dataset, ObjectCollator(processor), tmp_path)
+        run_stage(objective, CONTEXT, dataset, ObjectCollator(processor), tmp_path)
     (kept,) = tmp_path.glob("not-finite-step-1-rank-0.safetensors")
     assert str(kept) in str(caught.value)
     batch = load_file(kept)

@@ -1,0 +1,84 @@
+"""A stage in the terms of the Hugging Face Trainer: how a step is divided, what is told to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from parfocal.errors import ConfigError
+from parfocal.train.context import StageContext
+from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.runtime import world_size
+
+
+def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:
+    """Divide a step among processes and batches.
+
+    Args:
+        stage: whose `batch_size` is divided.
+        world: number of processes.
+        micro_batch: Samples that a process computes at a time; None: all of its part.
+
+    Returns:
+        Samples a batch, and batches a process and step.
+
+    Raises:
+        ConfigError: if it does not come out even.
+    """
+    micro = micro_batch or stage.batch_size // world
+    if not micro or stage.batch_size % (world * micro):
+        raise ConfigError(
+            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
+            f"{world} processes" + (f" times {micro} Samples at a time." if micro_batch else ".")
+        )
+    return micro, stage.batch_size // (world * micro)
+
+
+def training_arguments(context: StageContext, out: Path, endless: bool) -> TrainingArguments:
+    """Translate a stage into the Trainer's terms.
+
+    Args:
+        context: of the stage.
+        out: the stage's folder.
+        endless: its batches are `EndlessBatches`.
+
+    Raises:
+        ConfigError: as `divide` does.
+    """
+    recipe, stage, world = context.recipe, context.stage, world_size()
+    micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=stage.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulated,
+        max_grad_norm=stage.optim.max_grad_norm,
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=not cuda,
+        ddp_backend="gloo" if world > 1 and not cuda else None,
+        ddp_broadcast_buffers=False,
+        ddp_find_unused_parameters=True,
+        dataloader_num_workers=num_workers(recipe),
+        dataloader_drop_last=True,
+        ignore_data_skip=endless,  # they say themselves where they stand
+        remove_unused_columns=False,
+        save_steps=max(1, stage.steps // 10),
+        logging_steps=max(1, min(50, stage.steps // 20)),
+        logging_nan_inf_filter=False,
+        log_level="warning",
+        report_to=list(context.runtime.trackers),
+        run_name=f"{recipe.name}-{stage.name}",
+        disable_tqdm=True,
+    )
+
+
+def num_workers(recipe: Recipe) -> int:
+    """Processes that load data, for each that trains."""
+    if recipe.workers is not None:
+        return recipe.workers
+    return 8 if torch.cuda.is_available() else 0
