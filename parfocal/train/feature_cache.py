@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parfocal.data.sample import ImageRef, Sample
-from parfocal.errors import CheckpointError
+from parfocal.errors import CheckpointError, DataError
 from parfocal.images import image_digest
 from parfocal.models.config_vision import VisionConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 SHARD_BYTES = 256 << 20
 _SUFFIX = ".safetensors"
 _LISTS = ("tokens", "levels", "proposer")
+_OF_ANSWERS = ("match_threshold", "ground_score")  # of the proposer, and no matter of features
 
 
 class FeatureCache:
@@ -65,7 +66,9 @@ class FeatureCache:
             parts += [part for part in (model.proposer, model.refiner) if part is not None]
         self.bf16, config = bf16, model.config
         settings = [config.vision.to_dict(), bf16]
-        settings += [config.proposer.to_dict()] if self.with_candidates else []
+        if self.with_candidates:
+            values = config.proposer.to_dict()
+            settings.append({key: values[key] for key in values if key not in _OF_ANSWERS})
         self.folder = folder / weights_digest(parts, settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, tuple[Path, list[str]]] = {}
@@ -167,11 +170,17 @@ def picture_key(image: ImageRef) -> str:
 
     Args:
         image: not a crop of another.
+
+    Raises:
+        DataError: if its file is not there.
     """
     if image.path is None or image.pixels is not None:
         return image_digest(image.open())[:32]
     path = Path(image.path)
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as err:
+        raise DataError(f"the picture {path} cannot be read: {err.strerror}.") from err
     text = json.dumps([str(path.resolve()), found.st_size, found.st_mtime_ns, image.video_frame])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -185,11 +194,14 @@ def fill(
 ) -> int:
     """Compute what is missing, and return how many pictures that were.
 
+    What cannot be opened is left out, and told: that is an error only if it is trained on.
+
     Args:
         cache: of `model`.
         model: in evaluation mode while this runs.
         processor: of the model.
-        samples: as they will be trained on; those without a picture are passed over.
+        samples: rows that views make those of that are trained on, or these themselves; rows
+            without a picture are passed over.
         batch_size: pictures at a time.
     """
     was_training, device = model.training, model.device
@@ -220,10 +232,15 @@ def _missing(
     """The pictures that are not in the cache, each once, and whether they are frames of a video."""
     met: set[str] = set()
     for sample in samples:
-        keys = picture_keys(sample, vision)
-        if all(key in cache or key in met for key in keys):
+        try:
+            keys = picture_keys(sample, vision)
+            if all(key in cache or key in met for key in keys):
+                continue
+            images = open_pictures(sample)
+        except DataError as err:
+            logger.warning("no features of sample %r: %s", sample.id, err)
             continue
-        for key, image in zip(keys, open_pictures(sample), strict=True):
+        for key, image in zip(keys, images, strict=True):
             if key not in cache and key not in met:
                 met.add(key)
                 yield key, (image, shows_video(sample))

@@ -14,14 +14,14 @@ from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
-from parfocal.data.sample import Sample, Turn
+from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import GroundedText, get_dialect
 from parfocal.errors import CheckpointError, ConfigError, DataError
 from parfocal.models.presets import vary
 from parfocal.train import stages
 from parfocal.train.data import AnswerCollator
-from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.feature_cache import FeatureCache, fill, picture_keys
 from parfocal.train.language import LanguageObjective
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.run import start_run
@@ -231,6 +231,33 @@ def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples
     assert len(FeatureCache(tmp_path, model, with_candidates=True)) == 0
     with pytest.raises(CheckpointError, match="lacks a picture"):
         other.read(["x"])
+
+
+def test_a_picture_that_is_not_there_matters_only_where_it_is_trained_on(
+    make_model, processor, toy_samples, tmp_path, caplog
+):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    gone, bad = (
+        Sample(path.name, (ImageRef(str(path), 9, 9),), ())
+        for path in (tmp_path / "gone.png", broken)
+    )
+    model = make_model()
+    cache = FeatureCache(tmp_path / "features", model, with_candidates=True)
+    assert fill(cache, model, processor, [gone, bad, *toy_samples]) == 4
+    assert "no features of sample 'gone.png'" in caplog.text
+    assert "no features of sample 'broken.png'" in caplog.text
+    with pytest.raises(DataError, match=r"gone\.png cannot be read"):
+        picture_keys(gone, model.config.vision)
+
+
+def test_what_is_made_of_answers_is_no_matter_of_features(make_model, tmp_path):
+    model = make_model()
+    folder = FeatureCache(tmp_path, model, with_candidates=True).folder
+    model.config = vary(model.config, {"proposer": {"match_threshold": 0.3, "ground_score": 0.7}})
+    assert FeatureCache(tmp_path, model, with_candidates=True).folder == folder
+    model.config = vary(model.config, {"proposer": {"nms_threshold": 0.3}})
+    assert FeatureCache(tmp_path, model, with_candidates=True).folder != folder
 
 
 @pytest.mark.parametrize("room", [12, 30])
