@@ -42,7 +42,7 @@ def show_plan(found: Plan, as_json: bool = False) -> None:
             soft_wrap=True,
         )
     else:
-        out.print("all stages are done")
+        out.print("no stage is left to train")
     for name in found.to_fetch:
         out.print(f"to be fetched: {name}", soft_wrap=True, markup=False)
     for problem in found.problems:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from parfocal.data.leaks import load_benchmarks
 from parfocal.data.mixing import OpenMixture, task_views
@@ -63,6 +64,26 @@ class Findings:
         except (ParfocalError, OSError) as err:
             self.problems.append(f"{where}{err}")
             return None
+
+
+def check_settings(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuse settings that would only fail at the end of the run, and stages that are not there.
+
+    Raises:
+        ConfigError: naming them, and what there is.
+    """
+    unknown = GenerationConfig().update(**recipe.generation)
+    if unknown:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
+            "Transformers' generate; see GenerationConfig for those that are."
+        )
+    names = [stage.name for stage in recipe.stages]
+    missing = [name for name in runtime.stages if name not in names]
+    if missing:
+        raise ConfigError(
+            f"recipe {recipe.name!r} has no stage {missing[0]!r}; its stages are {names}."
+        )
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:

@@ -18,6 +18,7 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.checks import (
     Findings,
     check_benchmarks,
+    check_settings,
     check_weights,
     divided,
     measure,
@@ -148,7 +149,7 @@ def plan(
         recipe: what would be trained.
         config: of its model.
         processor: of its model; None if its tokenizer is not here, and texts count as their limit.
-        runtime: says where the files are and how a step is divided.
+        runtime: says which stages are run, where the files are and how a step is divided.
         processes: that share every step.
         benchmarks: names that recipes may have theirs from.
         tflops: what a process is assumed to reach, in TFLOP/s.
@@ -160,13 +161,16 @@ def plan(
         plan(recipe, config, processor, Runtime(), benchmarks=BENCHMARKS).stages[0].steps
     """
     found, model = Findings(), meta_model(config).requires_grad_(False)
+    found.attempt(lambda: check_settings(recipe, runtime))
     if not done:
         check_weights(model, recipe.weights, found)
     check_benchmarks(recipe, benchmarks, found)
     planner = _Planner(
         recipe, config, processor, runtime, processes, tflops, prefill_flops(model, 1), found
     )
-    stages = tuple(planner.stage(stage) for stage in recipe.stages if stage.name not in done)
+    asked = runtime.stages or [stage.name for stage in recipe.stages]
+    left = [stage for stage in recipe.stages if stage.name in asked and stage.name not in done]
+    stages = tuple(planner.stage(stage) for stage in left)
     return Plan(
         recipe=recipe.name,
         budget=recipe.budget,

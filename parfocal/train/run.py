@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from transformers import GenerationConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from parfocal.errors import ConfigError
@@ -30,6 +29,7 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.adapters import merged
+from parfocal.train.checks import check_settings
 from parfocal.train.context import StageContext
 from parfocal.train.quantize import check_installed, linear_layers
 from parfocal.train.recipe import Recipe, Stage
@@ -76,7 +76,7 @@ def start_run(
             stage that the recipe does not have, or a stage needs bitsandbytes, which is missing.
     """
     runtime = runtime or Runtime.of(out)
-    _check(recipe, runtime)
+    check_settings(recipe, runtime)
     if begin and any(stage.lora and stage.lora.quantized for stage in recipe.stages):
         check_installed()  # before hours of other stages
     if (out / SAVED).exists():
@@ -94,22 +94,6 @@ def start_run(
         count = processes or default_processes()
         _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
-
-
-def _check(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse settings that would only fail at the end of the run, and stages that are not there."""
-    unknown = GenerationConfig().update(**recipe.generation)
-    if unknown:
-        raise ConfigError(
-            f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
-            "Transformers' generate; see GenerationConfig for those that are."
-        )
-    names = [stage.name for stage in recipe.stages]
-    missing = [name for name in runtime.stages if name not in names]
-    if missing:
-        raise ConfigError(
-            f"recipe {recipe.name!r} has no stage {missing[0]!r}; its stages are {names}."
-        )
 
 
 def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:

@@ -472,7 +472,7 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
     (tmp_path / "perception" / "model.safetensors").touch()
     resumed = ("train", "mini", "--dry-run", "--resume", "--out", tmp_path)
     done = run(*resumed)
-    assert (done.code, done.out) == (0, "all stages are done\nno problems\n")
+    assert (done.code, done.out) == (0, "no stage is left to train\nno problems\n")
     assert seen == [(saved, ("perception",))]
     assert run(*resumed[:3]).code == 0
     assert seen[1:] == [(get_recipe("mini"), ())]

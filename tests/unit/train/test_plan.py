@@ -58,10 +58,16 @@ def planned(folder, tiny_parts):
     """Plan a recipe of stages; further words change the recipe."""
 
     def make(
-        *stages: Stage, processes: int = 1, micro_batch: int = 0, data=folder, done=(), **changes
+        *stages: Stage,
+        processes: int = 1,
+        micro_batch: int = 0,
+        data=folder,
+        done=(),
+        only=(),
+        **changes,
     ):
         recipe = Recipe("demo", "tiny", stages, **{"bf16": False, "sides": (64,), **changes})
-        runtime = Runtime(data=str(data), micro_batch=micro_batch)
+        runtime = Runtime(data=str(data), micro_batch=micro_batch, stages=only)
         terms = {"benchmarks": ("scenes",), "tflops": 0.5, "done": done}
         return plan(recipe, *tiny_parts, runtime, processes, **terms)
 
@@ -340,6 +346,19 @@ def test_what_is_done_is_left_out_with_the_weights_that_it_began_with(planned):
     found = planned(FIND, TALK, weights=weights, done=("find",))
     assert found.problems == ()
     assert found.stages == planned(TALK).stages
+
+
+def test_stages_that_are_asked_for_are_planned_alone(planned):
+    found = planned(FIND, TALK, only=(TALK.name,))
+    assert (found.stages, found.problems) == (planned(TALK).stages, ())
+    assert planned(FIND, TALK, only=(TALK.name,), done=(TALK.name,)).stages == ()
+    (problem,) = planned(FIND, TALK, only=("walk",)).problems
+    assert "has no stage 'walk'" in problem
+
+
+def test_settings_that_a_run_would_refuse_are_a_problem(planned):
+    (problem,) = planned(TALK, generation={"num_beam": 4}).problems
+    assert "generation has ['num_beam']" in problem
 
 
 def test_all_of_a_model_is_a_part(planned, tmp_path):
