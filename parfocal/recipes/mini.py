@@ -11,10 +11,11 @@ from parfocal.data.scenes import turns
 from parfocal.data.scenes.catalogue import FAMILIES, KINDS, article
 from parfocal.data.scenes.expressions import EXTREMES, SECONDS, SIDES
 from parfocal.dialects import get_dialect
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.train.recipe import Optim, Recipe, Stage

@@ -8,10 +8,11 @@ import pytest
 
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.dialects import get_dialect
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import tiny, vary
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.tokenizers import train_tokenizer
 from parfocal.recipes.mini import TEMPLATE
 

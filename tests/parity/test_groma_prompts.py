@@ -19,9 +19,10 @@ import pytest
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText, Phrase, RegionRef, Span
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.checkpoints.official_groma import groma_template, groma_tokenizer
 from parfocal.models.presets import groma_7b
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 from tests.parity.conftest import fixture_root
 

@@ -38,9 +38,9 @@ def build_tiny(
     import torch
 
     from parfocal.dialects import get_dialect
+    from parfocal.models.building import build_processor, token_ids_of
     from parfocal.models.modeling import ParfocalForConditionalGeneration
     from parfocal.models.presets import tiny, vary
-    from parfocal.models.processing import build_processor, token_ids_of
     from parfocal.models.settings import PromptTemplate
     from parfocal.models.tokenizers import END, train_tokenizer
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from parfocal.errors import CheckpointError
+from parfocal.models.building import build_processor
 from parfocal.models.checkpoints.convert import Conversion, Report
 from parfocal.models.checkpoints.groma import OfficialConstants, convert_groma
 from parfocal.models.checkpoints.mg_llava import convert_mg_llava
@@ -48,7 +49,7 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS
 from parfocal.models.processing import FILE_NAME as OURS
-from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.templates import PRESET_TEMPLATES, TEMPLATES
 
 FAMILIES = ("groma", "mg_llava")

@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from parfocal.dialects import get_dialect
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError
+from parfocal.models.building import build_processor
 from parfocal.models.checkpoints.groma import OfficialConstants, groma_config
 from parfocal.models.checkpoints.tokenizer_model import add_tokens, is_legacy, read_tokenizer
 from parfocal.models.config import ParfocalConfig
-from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 
 STAGES = ("auto", "finetune", "pretrain", "detector")

@@ -19,6 +19,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError
+from parfocal.models.building import token_ids_of
 from parfocal.models.checkpoints.convert import (
     Conversion,
     Drop,
@@ -41,7 +42,7 @@ from parfocal.models.config_vision import TowerConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import FILE_NAME as OURS
-from parfocal.models.processing import ParfocalProcessor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.vision import Tower, backbone_config
 

@@ -12,12 +12,13 @@ from parfocal.boxes import Boxes
 from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.images import image_frame
+from parfocal.models.building import build_processor
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import groma_7b, vary
 from parfocal.models.presets_mg_llava import mg_llava
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
-from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.splicing import rows_of
 from parfocal.models.tokenizers import END, train_tokenizer

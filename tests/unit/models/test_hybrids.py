@@ -13,11 +13,11 @@ from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText, Phrase, RegionRef
 from parfocal.images import image_frame
+from parfocal.models.building import build_processor
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import groma_7b, mg_llava_vicuna_7b, vary
-from parfocal.models.processing import build_processor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 from parfocal.predict.predictor import Predictor

@@ -17,6 +17,7 @@ from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import CheckpointError
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.checkpoints.official_groma import (
     groma_template,
     groma_tokenizer,
@@ -24,7 +25,7 @@ from parfocal.models.checkpoints.official_groma import (
 )
 from parfocal.models.checkpoints.tokenizer_model import BLANK, is_legacy
 from parfocal.models.presets import groma_7b
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 
 FRAME = Frame("image", 160, 120)

@@ -14,11 +14,11 @@ from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError
 from parfocal.images import image_frame
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import PRESETS, get_preset, tiny, vary
-from parfocal.models.processing import build_processor, token_ids_of
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 

@@ -15,8 +15,9 @@ from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
 from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
 from parfocal.images import image_frame
+from parfocal.models.building import token_ids_of
 from parfocal.models.config_vision import TowerConfig, VisionConfig
-from parfocal.models.processing import ParfocalProcessor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
 from parfocal.models.text_batch import IGNORED
 from parfocal.models.tokenizers import END, train_tokenizer

@@ -14,12 +14,13 @@ from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText, ObjectRef, Phrase
 from parfocal.errors import ConfigError, DataError, DialectError, ShapeError
 from parfocal.images import image_frame
+from parfocal.models.building import build_processor
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.objects import pool_tokens
 from parfocal.models.packing import additive, turn_mask, turn_positions
 from parfocal.models.presets import PRESETS, get_preset, vary
 from parfocal.models.presets_tiny_grounding_gpt import tiny_grounding_gpt
-from parfocal.models.processing import ParfocalProcessor, build_processor
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.templates import (
     QWEN2_5_CHAT,
     TEMPLATES,

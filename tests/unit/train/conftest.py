@@ -14,10 +14,11 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.sprites import SpriteBank
 from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import get_dialect
+from parfocal.models.building import build_processor, token_ids_of
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import tiny, vary
-from parfocal.models.processing import ParfocalProcessor, build_processor, token_ids_of
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import END, train_tokenizer
 
