@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parfocal.recipes.ablation import BUDGETS, Comparison
+from parfocal.recipes.ablation import BUDGETS, Comparison, distinct_arms
 from parfocal.recipes.ablation_score import METRICS, Spread, ranking
 from parfocal.train.record import run_record
 
@@ -52,12 +52,11 @@ def build_report(
         )
         for name, item in comparisons.items()
     }
-    used = {arm.name for item in comparisons.values() for arm in item.arms.values()}
     return {
         "schema": SCHEMA,
         "command": command,
         "budget": {"name": budget, **dataclasses.asdict(BUDGETS[budget])},
-        "hours": _hours([scored[name] for name in used]),
+        "hours": _hours([scored[arm.name] for arm in distinct_arms(comparisons)]),
         "made_with": run_record({}),
         "metrics": dict(METRICS),
         "comparisons": found,
@@ -131,14 +130,17 @@ def _made(report: Mapping[str, Any]) -> list[str]:
     state = "-" if code is None else code["commit"] + (", changed" if code["changed"] else "")
     arms = [arm for item in report["comparisons"].values() for arm in item["arms"].values()]
     seeds = sorted({seed for arm in arms for seed in arm["seeds"]})
+    fewest, most = budget["num_objects"]
     return [
         f"- command: `{report['command']}`",
         f"- budget `{budget['name']}`: {budget['language']:,} pictures an arm in steps of "
-        f"{budget['language_batch']}, after {budget['perception']:,} for each shared tower; scored "
-        f"on {budget['scenes']} validation scenes",
+        f"{budget['language_batch']}, {budget['perception']:,} for a shared tower; scored on "
+        f"{budget['scenes']} validation scenes",
+        f"- first tower and proposer: {budget['sight'] or 'a shared run'}; kinds of objects in "
+        f"scenes: {budget['kinds'] or 'all'}, {fewest} to {most} objects in one",
         f"- seeds: {', '.join(map(str, seeds)) or '-'}; mean +- sd over them (n - 1)",
         f"- hours of all arms, training and scoring, without the shared runs: {report['hours']}",
-        f"- code: {state}",
+        f"- code that wrote this: {state}; each run's is in its run.json",
         f"- Python {made['python']}, {versions}; {made['platform']}",
     ]
 

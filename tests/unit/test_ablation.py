@@ -237,6 +237,7 @@ def test_the_table_stands_beside_the_papers():
     assert "| on | 82.0 +- 2.8 | - | 50.0 +- 0.0 |" in text
     assert "4,000,000 | 3,000,000 | 3.0 | 2 |" in text
     assert "Groma, Table 8" in text
+    assert "proposer: mini; kinds of objects in scenes: 24, 2 to 6 objects" in text
     assert "`the command`" in text
 
 
