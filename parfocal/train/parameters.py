@@ -29,15 +29,15 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
     model = objective.model
     names = [name for name, _ in model.named_parameters()]
     for prefix in stage.trainable:
-        if not any(_under(name, prefix) for name in names):
+        if not any(under(name, prefix) for name in names):
             parts = sorted({name.split(".")[0] for name in names})
             raise ConfigError(
                 f"stage {stage.name!r} trains {prefix!r}, which names no parameter; "
                 f"the parts are {parts}."
             )
     for name, value in model.named_parameters():
-        chosen = any(_under(name, prefix) for prefix in stage.trainable)
-        if stage.lora is not None and _under(name, "text"):
+        chosen = any(under(name, prefix) for prefix in stage.trainable)
+        if stage.lora is not None and under(name, "text"):
             chosen = is_adapter(name)
         value.requires_grad_(chosen)
     trained, frozen = trainable_counts(model)
@@ -50,7 +50,8 @@ def trainable_counts(model: nn.Module) -> tuple[int, int]:
     return trained, sum(map(num_weights, model.parameters())) - trained
 
 
-def _under(name: str, prefix: str) -> bool:
+def under(name: str, prefix: str) -> bool:
+    """Whether a parameter is of the part that a prefix names, or is that part itself."""
     return name == prefix or name.startswith(prefix + ".")
 
 

@@ -24,6 +24,7 @@ from parfocal.models.checkpoints.public_parts import extended_text, tower_state
 from parfocal.models.checkpoints.sources import Tensors, local_folder, open_tensors
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.train.parameters import under
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _read(
 
 def _belongs(name: str, part: str) -> bool:
     """Whether a tensor is of a part, which may be the tensor itself."""
-    return part == WHOLE or f"{name}.".startswith(f"{part}.")
+    return part == WHOLE or under(name, part)
 
 
 def _open(folder: Path) -> Tensors:
