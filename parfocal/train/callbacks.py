@@ -139,10 +139,16 @@ class StageProgress(TrainerCallback):
         )  # fmt: skip
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the finished bar where it is."""
+        """Leave the finished bar where it is, and say how long it took."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if state.is_world_process_zero:
+            logger.info(
+                "stage %s: %d steps in %s",
+                self.name, state.global_step - self._first,
+                duration(time.monotonic() - self._started),
+            )  # fmt: skip
 
 
 def duration(seconds: float) -> str:
