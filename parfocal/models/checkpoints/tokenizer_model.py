@@ -1,7 +1,8 @@
 """Tokenizers of the Llama family from their `tokenizer.model`, without the library that wrote it.
 
 Official folders of that family hold no `tokenizer.json`. The file is a small protocol buffer: its
-pieces with their scores are all that byte-pair encoding needs.
+pieces with their scores are all that byte-pair encoding needs. What a family added to them, such as
+the marks of its turns, and which token ends a text, stand in JSON files beside it.
 
 Source: sentencepiece_model.proto of SentencePiece; Transformers 4.32 for what it does with added
 tokens and with the blank at the start.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,10 @@ from parfocal.errors import CheckpointError
 
 FILE_NAME = "tokenizer.model"
 BLANK = "\u2581"  # how a piece writes a blank
-_NORMAL, _BPE = 1, 2  # enumerations of the file: kind of a piece, kind of the model
+# enumerations of the file: kinds of a piece, kind of the model
+_NORMAL, _USER_DEFINED, _BPE = 1, 4, 2
+# what Llama's own class takes where no file says it
+_ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None}
 
 Start = Literal["always", "first", "never"]
 """Which pieces of text get a blank before them: each, the first of a string, or none."""
@@ -83,7 +87,8 @@ def read_tokenizer(
     """Read the tokenizer of a folder.
 
     Args:
-        folder: with `tokenizer.json` or `tokenizer.model`.
+        folder: with `tokenizer.json` or `tokenizer.model`. Where it has both, ids and blanks are
+            those of the latter, so that a folder means the same with and without the former.
         start: where blanks are put; None: as the folder says. A tokenizer that writes blanks
             otherwise than the Llama family is left as it is.
         added: tokens to add, see `add_tokens`.
@@ -94,7 +99,7 @@ def read_tokenizer(
     path = folder / FILE_NAME
     if path.is_file():
         start = start or ("always" if is_legacy(folder) else "first")
-        tokenizer: PreTrainedTokenizerBase = _build(read_pieces(path), start)
+        tokenizer: PreTrainedTokenizerBase = _build(folder, read_pieces(path), start)
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -128,20 +133,73 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> None
         tokenizer.pad_token = "[PAD]"
 
 
-def _build(pieces: Sequence[Piece], start: Start) -> PreTrainedTokenizerFast:
+def _build(folder: Path, pieces: Sequence[Piece], start: Start) -> PreTrainedTokenizerFast:
     ids = {piece.text: index for index, piece in enumerate(pieces)}
     if len(ids) != len(pieces):
         raise CheckpointError(f"{FILE_NAME} names a piece twice; copy it again.")
+    values = _json_of(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in values:  # before it, the other file had the last word
+        values |= _json_of(folder / "special_tokens_map.json")
+    default = {role: token if token in ids else None for role, token in _ROLES.items()}
+    roles = {role: _content(values.get(role, token)) for role, token in default.items()}
     tokenizer = Tokenizer(
         models.BPE(
             vocab=ids,
             merges=merges_of(pieces),
-            unk_token="<unk>",
+            unk_token=roles["unk_token"],
             fuse_unk=True,
             byte_fallback=True,
         )
     )
-    return _wrapped(tokenizer, start, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    whole = {
+        index: AddedToken(piece.text, normalized=False)
+        for index, piece in enumerate(pieces)
+        if piece.kind == _USER_DEFINED
+    }
+    _put_tokens(tokenizer, whole | _stated_tokens(folder, values, set(roles.values())), folder)
+    return _wrapped(tokenizer, start, **roles)
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token, which the files write bare or with its settings."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _stated_tokens(
+    folder: Path, values: dict[str, Any], roles: set[str | None]
+) -> dict[int, AddedToken]:
+    """Read which tokens were added at which ids: from the config, or an older list.
+
+    Those of the list swallow the blanks around them, but for the ones with a role: so did the
+    versions that wrote it.
+    """
+    try:
+        found = {
+            int(index): AddedToken(
+                name, lstrip=name not in roles, rstrip=name not in roles, normalized=False
+            )
+            for name, index in _json_of(folder / "added_tokens.json").items()
+        }
+        for index, token in values.get("added_tokens_decoder", {}).items():
+            flags = {name: bool(token.get(name)) for name in ("lstrip", "rstrip", "special")}
+            found[int(index)] = AddedToken(token["content"], normalized=False, **flags)
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
+        raise CheckpointError(
+            f"{folder}: the added tokens of added_tokens.json or tokenizer_config.json cannot be "
+            "read; copy the folder again."
+        ) from err
+    return found
+
+
+def _put_tokens(tokenizer: Tokenizer, tokens: Mapping[int, AddedToken], folder: Path) -> None:
+    tokenizer.add_tokens([token for _, token in sorted(tokens.items())])
+    for index, token in tokens.items():
+        if tokenizer.token_to_id(token.content) != index:
+            raise CheckpointError(
+                f"{folder}: {token.content!r} was added as token {index}, but with its {FILE_NAME} "
+                f"it is {tokenizer.token_to_id(token.content)}; the files are not of the same "
+                "tokenizer. Copy the folder again."
+            )
 
 
 def _with_blanks(tokenizer: PreTrainedTokenizerBase, start: Start) -> PreTrainedTokenizerBase:
@@ -152,8 +210,7 @@ def _with_blanks(tokenizer: PreTrainedTokenizerBase, start: Start) -> PreTrained
     inner = getattr(tokenizer, "backend_tokenizer", None)
     if inner is None or BLANK not in f"{inner.normalizer!r} {inner.pre_tokenizer!r}":
         return tokenizer
-    roles = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "unk_token")}
-    return _wrapped(inner, start, **roles)
+    return _wrapped(inner, start, **{role: getattr(tokenizer, role) for role in _ROLES})
 
 
 def _wrapped(tokenizer: Tokenizer, start: Start, **roles: str | None) -> PreTrainedTokenizerFast:
