@@ -1,11 +1,12 @@
 """Checkpoints: from the Hugging Face hub or its local cache, and whole or not at all.
 
-A hub id is looked for in the local cache first. Only where it is not there, and only because the
-caller wrote the id, is it downloaded; what and how much is said before.
+A hub id is looked for in the local cache first. Only where it is not whole there, and only because
+the caller wrote the id, is it downloaded; what and how much is said before.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -20,7 +21,13 @@ logger = logging.getLogger(__name__)
 BUNDLED: Final = ("mini",)
 # What is needed of a repository: no pickles, no code.
 FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+# What a model of pictures and words needs beside config and weights, under any of the names.
+_BESIDE: Final = (
+    ("tokenizer.json", "*.model", "vocab.json", "vocab.txt"),
+    ("preprocessor_config.json", "processor_config.json", "parfocal_processor.json"),
+)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
 
 
 def bundled_folder(name: str) -> Path | None:
@@ -74,43 +81,91 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
+def cached_folder(hub_id: str) -> Path | None:
+    """The folder of what the local cache holds of a hub repository, all of it or not; or None."""
+    return _cached(hub_id)[0]
+
+
 def fetch(hub_id: str) -> Path:
-    """The local folder of a hub repository, downloaded if it is not in the cache.
+    """The local folder of a hub repository, downloaded if the cache does not hold what is needed.
+
+    What cannot be downloaded is given as it is where its weights are whole, in any format: the
+    reader of the folder says what it lacks.
 
     Raises:
         CheckpointError: if it is neither in the cache nor to be had.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
-    wanted = list(FILES)
-    try:
-        cached = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True))
-    except (OSError, ValueError):
-        cached = None
-    if cached is not None and any(cached.glob("*.safetensors")):
+    cached, missing_some = _cached(hub_id)
+    if cached is not None and not missing_some and _is_whole(cached):
         return cached
+    try:
+        return _download(hub_id, cached)
+    except CheckpointError as err:
+        formats = ("*.safetensors", "pytorch_model*.bin", "*.pth")
+        if cached is None or not any(_has_weights(cached, files) for files in formats):
+            raise
+        logger.warning("%s Now reading what is in the cache: %s", err, cached)
+        return cached
+
+
+def _cached(hub_id: str) -> tuple[Path | None, bool]:
+    """The folder in the cache, and whether it is known to lack files that are wanted."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(hub_id, allow_patterns=list(FILES), local_files_only=True)
+    except (OSError, ValueError) as err:
+        partial = getattr(err, "snapshot_path", None)
+        return (None if partial is None else Path(partial)), True
+    return Path(found), False
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all is there; a plain `from_pretrained` brings only what it was asked for."""
+    beside = all(any(next(folder.glob(name), None) for name in names) for names in _BESIDE)
+    return beside and (folder / "config.json").is_file() and _has_weights(folder, "*.safetensors")
+
+
+def _has_weights(folder: Path, files: str) -> bool:
+    """Whether there are weights: all shards that an index names, or a file that is none."""
+    for index in folder.glob(f"{files}.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return all((folder / str(shard)).is_file() for shard in shards)
+    return any(_SHARD.fullmatch(file.name) is None for file in folder.glob(files))
+
+
+def _download(hub_id: str, cached: Path | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The errors of whatever HTTP client the library is built on are among its own error's bases;
+    # those of its Rust client are RuntimeErrors.
+    bases = [base for base in HfHubHTTPError.__mro__ if issubclass(base, Exception)]
+    failures = (*bases[: bases.index(Exception)], ValueError, RuntimeError)
     try:
         siblings = HfApi().model_info(hub_id, files_metadata=True).siblings or []
         sizes = {item.rfilename: item.size or 0 for item in siblings if _is_wanted(item.rfilename)}
-        if not any(name.endswith(".safetensors") for name in sizes):
-            raise CheckpointError(
-                f"{hub_id!r} has no weights as safetensors, nothing else is downloaded. If you "
-                "trust it, download it yourself and give its folder."
+        if any(name.endswith(".safetensors") for name in sizes):
+            logger.warning(
+                "downloading %s: %d files, %.2f GB, into the Hugging Face cache",
+                hub_id,
+                len(sizes),
+                sum(sizes.values()) / 1e9,
             )
-        logger.warning(
-            "downloading %s: %d files, %.2f GB, into the Hugging Face cache",
-            hub_id,
-            len(sizes),
-            sum(sizes.values()) / 1e9,
-        )
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
-    except CheckpointError:
-        raise
-    except (OSError, ValueError) as err:
+            return Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
+    except failures as err:
+        place = "not" if cached is None else f"only in part ({cached})"
         raise CheckpointError(
-            f"{hub_id!r} is not in the local Hugging Face cache and could not be fetched: "
+            f"{hub_id!r} is {place} in the local Hugging Face cache and could not be fetched: "
             f"{first_line(err)} Check the id and the connection, or give a folder."
         ) from err
+    raise CheckpointError(
+        f"{hub_id!r} has no weights as safetensors, nothing else is downloaded. If you "
+        "trust it, download it yourself and give its folder."
+    )
 
 
 def _is_wanted(name: str) -> bool:

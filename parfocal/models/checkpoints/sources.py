@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from parfocal.errors import CheckpointError
-from parfocal.hub import bundled_folder
+from parfocal.hub import bundled_folder, cached_folder
 from parfocal.models.checkpoints.restricted_pickle import read_state_dict
 
 # what a folder's weights are called, the first that is there wins
@@ -110,13 +109,13 @@ def local_folder(name: str | Path) -> Path:
     path = bundled_folder(str(name)) or Path(name).expanduser()
     if path.exists():
         return path
-    try:
-        return Path(snapshot_download(str(name), local_files_only=True))
-    except (OSError, ValueError) as err:
+    cached = cached_folder(str(name))
+    if cached is None:
         raise CheckpointError(
             f"{str(name)!r} is neither a folder here nor a hub id in the local cache, nor bundled. "
             f"Nothing is downloaded on its own; for a hub id, run `hf download {name}` first."
-        ) from err
+        )
+    return cached
 
 
 def open_tensors(path: str | Path) -> Tensors:
