@@ -45,8 +45,14 @@ LLAMA_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": None, "hidden_act": "silu",
     "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "bos_token_id": 1, "eos_token_id": 2,
-    "initializer_range": 0.02, "rope_scaling": None, "tie_word_embeddings": False,
+    "initializer_range": 0.02,
 }  # fmt: skip
+LLAMA_FIXED: Mapping[str, Any] = {
+    "model_type": "llama", "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+"""Settings of a language model that no official model has otherwise; not all files write them."""
+
 NEEDED: Mapping[str, Any] = {
     "two_stage": True, "with_box_refine": True, "activation_function": "relu",
     "position_embedding_type": "sine",
@@ -104,10 +110,13 @@ def groma_config(
                 "folder as the weights."
             )
     perceiver = official["perceiver_cfg"]
-    text = _known(LLAMA_DEFAULTS, official["llm_cfg"])
-    if text.pop("rope_scaling") is not None or text["tie_word_embeddings"]:
+    text, fixed = (
+        _known(defaults, official["llm_cfg"]) for defaults in (LLAMA_DEFAULTS, LLAMA_FIXED)
+    )
+    if fixed != LLAMA_FIXED:
+        wrong = {key: value for key, value in fixed.items() if value != LLAMA_FIXED[key]}
         raise CheckpointError(
-            "llm_cfg sets rope_scaling or tie_word_embeddings; no official Groma model does."
+            f"llm_cfg has {wrong}; official Groma models have {dict(LLAMA_FIXED)}."
         )
     if text["num_key_value_heads"] is None:
         text["num_key_value_heads"] = text["num_attention_heads"]
@@ -130,7 +139,12 @@ def groma_config(
         proposer=_proposer(official, constants),
         regions=_regions(constants),
         token_ids=groma_token_ids(base),
-        text_config={"model_type": "llama", "pad_token_id": base, **text},
+        text_config={
+            "model_type": "llama",
+            "pad_token_id": base,
+            "tie_word_embeddings": False,
+            **text,
+        },
         dialect="region_tokens",
     )
 

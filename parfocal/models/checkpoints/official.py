@@ -17,7 +17,7 @@ from torch import Tensor
 from parfocal.errors import CheckpointError
 from parfocal.models.building import build_processor
 from parfocal.models.checkpoints.convert import Conversion, Report
-from parfocal.models.checkpoints.groma import OfficialConstants, convert_groma
+from parfocal.models.checkpoints.groma import OfficialConstants, convert_groma, groma_key_map
 from parfocal.models.checkpoints.mg_llava import convert_mg_llava
 from parfocal.models.checkpoints.official_groma import (
     DUMMY_TEXT,
@@ -36,11 +36,11 @@ from parfocal.models.checkpoints.official_mg_llava import (
     template_name,
 )
 from parfocal.models.checkpoints.public_parts import (
+    Start,
     Words,
-    extended_text,
     initial_values,
+    open_words,
     put_words,
-    read_text_config,
     start_from_parts,
 )
 from parfocal.models.checkpoints.sources import local_folder, open_tensors
@@ -214,23 +214,23 @@ def _detector(
     if text is None:
         small = replace(constants or OfficialConstants(), fuse_rounds=0, region_size=8)
         config = official_config(values, DUMMY_TEXT, small)
-    else:
-        words = local_folder(text)
-        config = official_config(values, read_text_config(words), constants)
-    targets, image_tokens = _targets(config)
-    done = convert_groma(open_tensors(path), config, targets)
-    if text is None:
+        targets, image_tokens = _targets(config)
+        done = convert_groma(open_tensors(path), config, targets)
         _fill_kept(config, done)
         processor = detector_processor(config, image_tokens)
         return Converted(config, processor, done.state, done.report, detector_only=True)
-    language = extended_text(open_tensors(words), config, targets)
-    done.state.update(language.state)
-    done.report.used.update(language.report.used)
-    done.report.dropped.update(language.report.dropped)
-    for name in language.state:
-        done.report.kept.pop(name, None)
+    words, tensors = open_words(official_config(values, constants=constants), local_folder(text))
+    key_map = groma_key_map(words.config.proposer.decoder_layers, detector_only=True)
+    return _started(Start(words, open_tensors(path), key_map, tensors), "groma_7b")
+
+
+def _started(start: Start, preset: str) -> Converted:
+    """Fill a model of `preset`, or of a variant of it, from its parts."""
+    config = start.words.config
+    targets, image_tokens = _targets(config)
+    done = start.fill(targets)
     _fill_kept(config, done)
-    processor = groma_processor(config, words, image_tokens, "finetune")
+    processor = _processor(start.words, preset, image_tokens)
     return Converted(config, processor, done.state, done.report)
 
 
@@ -256,13 +256,8 @@ def _from_parts(preset: str, vision: Sequence[str | Path], text: str | Path | No
             f"preset {preset!r} needs a language model and its tokenizer to start from: give "
             "--text with a folder or a hub id in the local cache."
         )
-    start = start_from_parts(preset, [local_folder(name) for name in vision], local_folder(text))
-    config = start.words.config
-    targets, image_tokens = _targets(config)
-    done = start.fill(targets)
-    _fill_kept(config, done)
-    processor = _processor(start.words, preset, image_tokens)
-    return Converted(config, processor, done.state, done.report)
+    towers = [local_folder(name) for name in vision]
+    return _started(start_from_parts(preset, towers, local_folder(text)), preset)
 
 
 def with_language_model(

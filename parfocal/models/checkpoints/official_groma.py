@@ -84,11 +84,11 @@ def official_config(
     text: Mapping[str, Any] | None = None,
     constants: OfficialConstants | None = None,
 ) -> ParfocalConfig:
-    """Translate an official config; the detector's is put into one with a language model's.
+    """Translate an official config; the detector's is put into one with a language model.
 
     Args:
         values: of config.json.
-        text: of the language model that a detector is put before; None: Vicuna-7B's.
+        text: sizes of the Llama that a detector is put before; None: Vicuna-7B's.
         constants: of models made with other numbers in the code than the published ones.
     """
     if is_detector(values):

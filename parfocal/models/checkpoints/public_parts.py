@@ -134,16 +134,13 @@ def start_from_parts(preset: str, towers: Sequence[Path], words: Path) -> Start:
         towers: folders of the vision towers, in their order; towers without one start anew.
         words: folder of the language model, or of a model of ours, whose words are taken.
     """
-    config, text = get_preset(preset), open_tensors(words)
-    if (words / OURS).is_file():
-        text = text.under("text.")
+    config = get_preset(preset)
     if len(towers) > len(config.vision.towers):
         raise CheckpointError(
             f"preset {preset!r} has {len(config.vision.towers)} vision tower(s), "
             f"{len(towers)} were given."
         )
-    table = "model.embed_tokens.weight"
-    put = put_words(config, words, text[table].shape[0] if table in text else 0)
+    put, text = open_words(config, words)
     config = put.config
     opened = [
         _tower(index, config.vision.towers[index], folder) for index, folder in enumerate(towers)
@@ -155,6 +152,19 @@ def start_from_parts(preset: str, towers: Sequence[Path], words: Path) -> Start:
     rules += [Keep(name, NEW) for name in names if not name.startswith(tuple(filled))]
     tensors = joined(opened) if opened else Tensors({}, "nothing")
     return Start(put, tensors, KeyMap(preset, tuple(rules)), text)
+
+
+def open_words(config: ParfocalConfig, folder: Path) -> tuple[Words, Tensors]:
+    """Put the language model of a folder into a model, and open its weights.
+
+    Args:
+        config: of the model, such as a preset's.
+        folder: of the language model, or of a model of ours, whose words are taken.
+    """
+    text, table = open_tensors(folder), "model.embed_tokens.weight"
+    if (folder / OURS).is_file():
+        text = text.under("text.")
+    return put_words(config, folder, text[table].shape[0] if table in text else 0), text
 
 
 def put_words(config: ParfocalConfig, folder: Path, rows: int = 0) -> Words:

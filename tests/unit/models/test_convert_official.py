@@ -246,6 +246,17 @@ class TestGroma:
         torch.testing.assert_close(table[200:], mean.expand(114, -1))
         assert torch.equal(state["text.lm_head.weight"][:200], old["lm_head.weight"])
 
+    def test_the_language_model_of_a_detector_keeps_its_whole_config(
+        self, groma_state, constants, tmp_path
+    ):
+        """CodeLlama's base of positions is another than Llama's."""
+        source = detector_folder(tmp_path / "src", groma_state)
+        rope = {"rope_type": "default", "rope_theta": 1e6}
+        words = language_model(tmp_path / "words", rope_parameters=rope, attention_bias=True)
+        text = official.read_official(source, text=words, constants=constants).config.text_config
+        assert (text.rope_parameters["rope_theta"], text.attention_bias) == (1e6, True)
+        assert (text.vocab_size, text.pad_token_id) == (314, 200)
+
     def test_stages_differ_in_the_prompt(self, groma_state, constants, tmp_path):
         source = groma_folder(tmp_path / "src", groma_state)
         templates = [

@@ -147,6 +147,20 @@ class TestConfig:
         with pytest.raises(CheckpointError, match=message):
             groma_config(official)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"model_type": "mistral"}, "'model_type': 'mistral'"),
+            ({"rope_theta": 1e6}, "'rope_theta': 1000000.0"),
+            ({"rope_scaling": {"factor": 2.0}}, "rope_scaling"),
+        ],
+    )
+    def test_a_language_model_that_no_official_model_has_is_refused(self, change, message):
+        official = official_config()
+        official["llm_cfg"].update(change)
+        with pytest.raises(CheckpointError, match=message):
+            groma_config(official)
+
     def test_another_familys_config_is_refused(self):
         with pytest.raises(CheckpointError, match="no Groma config"):
             groma_config({"model_type": "llava"})
