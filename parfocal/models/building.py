@@ -27,7 +27,8 @@ def build_processor(
         num_image_tokens: `ParfocalForConditionalGeneration.num_image_tokens`.
 
     Raises:
-        ConfigError: if the config names no placeholder for image tokens.
+        ConfigError: if the config names no placeholder for image tokens or object images, or its
+            layout of regions needs names that the tokenizer lacks.
     """
     if config.token_ids.image < 0:
         raise ConfigError(
@@ -41,6 +42,8 @@ def build_processor(
             "beyond the tokenizer's."
         )
     slots = config.proposer.max_regions if config.regions.in_text else 0
+    if slots and config.regions.layout != "bare":
+        _require_names(tokenizer, config, slots)
     settings = ProcessorSettings(
         vision=config.vision,
         dialect=config.dialect,
@@ -54,8 +57,25 @@ def build_processor(
     return ParfocalProcessor(tokenizer, settings)
 
 
+def _require_names(tokenizer: PreTrainedTokenizerBase, config: ParfocalConfig, slots: int) -> None:
+    """Refuse a layout that writes region names which are no tokens, or others than the config's."""
+    first, last = config.token_ids.first_region, region_token(slots - 1)
+    found = tokenizer.get_vocab().get(last)
+    if first < 0 or found != first + slots - 1:
+        raise ConfigError(
+            f"regions.layout {config.regions.layout!r} writes the names of {slots} regions, from "
+            f"token_ids.first_region {first} on, but {last!r} has the id {found} in the tokenizer. "
+            "Use a tokenizer with as many names as proposer.max_regions, or regions.layout 'bare', "
+            "which needs none."
+        )
+
+
 def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
-    """Look up the placeholders' ids; a token that the tokenizer lacks gets -1."""
+    """Look up the placeholders' ids; a token that the tokenizer lacks gets -1.
+
+    Object images have no token of their own: their placeholder lies beyond every tokenizer's ids
+    (`<object>` is what Kosmos-2 writes before boxes).
+    """
     known = tokenizer.get_vocab()
     names = {
         "image": "<image>",
@@ -63,6 +83,5 @@ def token_ids_of(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
         "region_feature": "<refer_feat>",
         "ground_box": "<ground_box>",
         "first_region": region_token(0),
-        "object": "<object>",
     }
     return TokenIds(**{key: known.get(token, -1) for key, token in names.items()})

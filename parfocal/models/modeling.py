@@ -259,7 +259,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ids, embeds = self.config.token_ids, self._look_up(input_ids)
         where = input_ids == ids.image
         embeds = fill(embeds, where, image, self.num_image_tokens, "image tokens")
-        if ids.object >= 0:
+        if self.num_object_tokens:
             if objects is None:
                 objects = embeds.new_zeros(len(embeds), 0, embeds.shape[-1])
             where = input_ids == ids.object
