@@ -50,7 +50,8 @@ REPORTED: Mapping[str, float] = {
 }
 
 # bytes of a weight of a linear layer, of any other weight, and of a number in the cache
-# int8 and int4 are bitsandbytes' kinds: linear layers but the head; int4 has a float32 scale for 64
+# int8 and int4 are bitsandbytes' kinds: linear layers but the head, of our models those of `text`
+# only; int4 has a float32 scale for 64
 BYTES: Mapping[str, tuple[float, float, float]] = {
     "float32": (4, 4, 4),
     "bfloat16": (2, 2, 2),
@@ -88,7 +89,8 @@ class ModelInfo:
         region_slots: boxes that fit beside it.
         region_tokens: that all of them take in the text.
         text_tokens: of the prompt's words.
-        linear_parameters: of linear layers, the head left out: those that quantisation makes small.
+        linear_parameters: of linear layers that quantisation makes small: the language model's, or
+            all of another family's model, the head left out.
         cache_numbers: that the cache holds for one token.
         reported: parameters as the paper writes them, in billions.
     """
@@ -233,7 +235,7 @@ def _our_info(config: ParfocalConfig, name: str) -> ModelInfo:
         image_tokens=model.num_image_tokens,
         region_slots=model.num_slots,
         region_tokens=region_tokens,
-        linear_parameters=_linear_parameters(model),
+        linear_parameters=_linear_parameters(model.text),
         cache_numbers=_cache_numbers(config.text_config),
         reported=REPORTED.get(name),
     )

@@ -155,6 +155,10 @@ class TestMemory:
         found = info_of("mini")
         assert 0 < found.linear_parameters < found.parameters
 
+    def test_quantisation_is_of_the_language_model_alone(self):
+        layer = 4 * 4096**2 + 3 * 4096 * 11008  # of Vicuna-7B
+        assert info_of("groma_7b").linear_parameters == 32 * layer
+
 
 class TestFolders:
     def test_ours(self, tmp_path):
