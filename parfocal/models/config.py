@@ -1,8 +1,8 @@
 """Configuration of the composable model: the parts' dataclasses, `ParfocalConfig` around them.
 
 Every part rejects unknown keys; the top level, which has to admit the extras that Transformers
-adds, rejects keys that are close to a field of ours (`fusoin=...`). Nothing is rewritten after
-construction: what does not fit is a `ConfigError`.
+adds, rejects keys that are close to a field of ours (`fusoin=...`, `vision_config=...`). Nothing is
+rewritten after construction: what does not fit is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class ParfocalConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         ours = [item for item in type(self).__annotations__ if not item.startswith("_")]
         for key in kwargs:
-            close = difflib.get_close_matches(key, ours, n=1, cutoff=0.75)
+            bare = key.removesuffix("_config")  # other families name their parts so
+            close = [name for name in ours if name in (bare, f"{bare}_config")]
+            close = close or difflib.get_close_matches(key, ours, n=1, cutoff=0.75)
             if close:
                 raise ConfigError(
                     f"ParfocalConfig has no field {key!r}. Did you mean {close[0]!r}?"

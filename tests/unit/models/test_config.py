@@ -70,6 +70,15 @@ def test_an_unknown_choice_is_refused_with_the_choices(part, values):
         part.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [("vision_config", "vision"), ("proposer_config", "proposer"), ("text", "text_config")],
+)
+def test_other_families_names_of_parts_are_refused(key, field):
+    with pytest.raises(ConfigError, match=rf"no field '{key}'. Did you mean '{field}'"):
+        ParfocalConfig(**{key: {}})
+
+
 def test_lists_become_tuples_so_that_parts_compare():
     values = {"level_layers": [1, 2], "image_mean": [0.5, 0.5, 0.5]}
     assert TowerConfig.from_dict(values) == TowerConfig(
