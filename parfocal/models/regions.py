@@ -25,7 +25,8 @@ class MultilevelRoi(nn.Module):
     Source: Groma, section 3.2; official groma/model/roi_align.py.
     Deviates: unless `roi_boxes`, `roi_canvas` and `roi_strides` say otherwise, boxes reach RoIAlign
     as corners in true level scale (the official code gives it centres and sizes, at half the true
-    strides); `context`, `norm` and the level settings are ours.
+    strides); `context`, `norm` and the level settings are ours. The convolutions after RoIAlign
+    start as PyTorch's do, the official ones from normal(0, 0.01) with zero biases.
     """
 
     def __init__(self, config: RegionsConfig, channels: Sequence[int], width: int) -> None:
@@ -123,7 +124,9 @@ class LevelFusion(nn.Module):
     """Rounds in which every level takes a quarter of its channels from each of its neighbours.
 
     Source: Groma official groma/model/roi_align.py (mlvl_fuse); specs: resize with corners aligned,
-    weights shared by the levels within a round. Deviates: no.
+    weights shared by the levels within a round.
+    Deviates: convolutions start as PyTorch's do; the official ones of the rounds are Kaiming normal
+    by their outputs.
     """
 
     def __init__(self, config: RegionsConfig, channels: Sequence[int]) -> None:
