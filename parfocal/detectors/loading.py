@@ -15,7 +15,7 @@ from parfocal.detectors.base import Detector, Tagger
 from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
-from parfocal.errors import CheckpointError
+from parfocal.errors import CheckpointError, ConfigError
 from parfocal.hub import fetch, first_line, is_hub_id, refuse_gaps
 
 if TYPE_CHECKING:
@@ -73,10 +73,12 @@ def load_tagger(
             folder or a hub id, like a detector's).
         device: see `load_detector`.
         dtype: of the weights of Florence-2.
-        settings: passed on, such as `tags` and `thresholds` for RAM++.
+        settings: passed on, such as `tags`, `thresholds` and `batch_size` for RAM++; a fixed list
+            has none.
 
     Raises:
         CheckpointError: if there is no such tagger, or its files do not fit together.
+        ConfigError: if the device is not possible here, or a fixed list is given settings.
         DataError: if a list cannot be read.
 
     Example:
@@ -84,6 +86,11 @@ def load_tagger(
         ('person', 'bicycle')
     """
     name, path = str(model), Path(model).expanduser()
+    if settings and (name in FIXED_LISTS or path.suffix == ".txt"):
+        raise ConfigError(
+            f"{name} is a fixed list of names, which has no settings; got {', '.join(settings)}. "
+            "Leave them out, or give a network that looks at pictures."
+        )
     if name in FIXED_LISTS:
         return FixedTagger(FIXED_LISTS[name])
     if path.suffix == ".txt":
@@ -136,6 +143,7 @@ def _load(
     table: dict[str, str], model: str, device: Any, dtype: Any, settings: dict[str, Any]
 ) -> Any:
     """An instance of the class of `table` that reads the checkpoint's model type."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoProcessor
 
     from parfocal.detectors.weights import resolve_device
@@ -144,7 +152,7 @@ def _load(
     classes = {name: _resolve(home) for name, home in table.items()}
     classes = {name: kind for name, kind in classes.items() if hasattr(kind, "MODEL_TYPES")}
     hub_ids = {name: kind.HUB_ID for name, kind in classes.items()}
-    source = _source(model, hub_ids)
+    source = _source(model, hub_ids, table)
     common = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source, **common)
@@ -153,7 +161,7 @@ def _load(
         network, report = kind.NETWORK.from_pretrained(
             source, dtype=dtype, output_loading_info=True, **common
         )
-    except (OSError, ValueError, RuntimeError) as err:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
         if isinstance(err, CheckpointError):
             raise
         hint = f" To download it, pass the hub id itself: {source!r}." if model in hub_ids else ""
@@ -169,7 +177,7 @@ def _resolve(home: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _source(model: str, hub_ids: dict[str, str]) -> str:
+def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
     """A folder, or the hub id of a checkpoint that must be in the cache already."""
     if model in hub_ids:
         return hub_ids[model]
@@ -178,9 +186,10 @@ def _source(model: str, hub_ids: dict[str, str]) -> str:
         return str(folder)
     if is_hub_id(model):
         return str(fetch(model))
+    files = " Files are .txt (a name a line), .pth and .safetensors (RAM++)."
     raise CheckpointError(
         f"there is no {model!r}: it is no folder here and no hub id, and the names are "
-        f"{', '.join(hub_ids)}."
+        f"{', '.join(table)}.{files if table is TAGGERS else ''}"
     )
 
 

@@ -109,6 +109,7 @@ def load_ram_plus(
     thresholds: str | Path | Sequence[float] | None = None,
     config: RamPlusConfig | None = None,
     device: str | torch.device = "auto",
+    **settings: Any,
 ) -> RamPlusTagger:
     """Load RAM++ from the official files or from a folder that `save_ram_plus` wrote.
 
@@ -121,6 +122,7 @@ def load_ram_plus(
         config: sizes of the network; by default `ram_plus.json` beside the weights, else those of
             the released checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
+        settings: passed to `RamPlusTagger`: `silenced` and `batch_size`.
 
     Raises:
         CheckpointError: if a file is missing, the weights do not fit (all misfits are listed), or
@@ -138,8 +140,7 @@ def load_ram_plus(
     state, dropped = convert_state(read_weights(weights_path), network, str(weights_path))
     network.load_state_dict(state)
     logger.info("RAM++ from %s: %d tensors, %d dropped", weights_path, len(state), len(dropped))
-    tagger = RamPlusTagger(network.to(resolve_device(device)), names, numbers)
-    return tagger
+    return RamPlusTagger(network.to(resolve_device(device)), names, numbers, **settings)
 
 
 def save_ram_plus(tagger: RamPlusTagger, folder: str | Path) -> None:

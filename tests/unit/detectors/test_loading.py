@@ -68,6 +68,8 @@ def test_ram_plus_from_a_folder_and_from_a_file(ram_plus: RamPlusTagger, tmp_pat
         loaded = load_tagger(source, device="cpu")
         assert isinstance(loaded, RamPlusTagger)
         assert loaded.identity == ram_plus.identity
+    loaded = load_tagger(tmp_path, device="cpu", batch_size=2, silenced=(1,))
+    assert (loaded.batch_size, loaded.silenced) == (2, (1,))
     with pytest.raises(CheckpointError, match="nothing is fetched"):
         load_tagger("ram_plus")
 
@@ -80,6 +82,17 @@ def test_fixed_lists_by_name_and_by_file(tmp_path: Path) -> None:
     path.write_text("apple\nworm\n")
     assert load_tagger(path).tag([]) == []
     assert load_tagger(path).identity["tags"] == ["apple", "worm"]
+    for name in ("coco80", path):
+        with pytest.raises(ConfigError, match=r"a fixed list.*no settings; got threshold\."):
+            load_tagger(name, threshold=0.5)
+
+
+def test_an_unknown_tagger_is_told_all_names_and_files() -> None:
+    words = r"the names are ram_plus, florence2, coco80\. Files are \.txt .*\.pth and \.safetensors"
+    with pytest.raises(CheckpointError, match=words):
+        load_tagger("nothing")
+    with pytest.raises(CheckpointError, match=r"owlv2, grounding_dino\.$"):
+        load_detector("nothing")
 
 
 def test_a_finder_is_a_tagger_and_a_detector(
@@ -153,6 +166,15 @@ def test_missing_and_foreign_weights_are_refused(owlv2: Owlv2Detector, saved: An
     weights |= {"class_head.dense0.bias": bias, "stray": torch.zeros(1)}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not of this model.*stray"):
+        load_detector(folder, device="cpu")
+
+
+@pytest.mark.parametrize("size", [4, 500])
+def test_cut_weights_are_refused(size: int, owlv2: Owlv2Detector, saved: Any) -> None:
+    folder = saved(owlv2)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match="could not be loaded"):
         load_detector(folder, device="cpu")
 
 
