@@ -340,12 +340,3 @@ class RamPlusTagger:
         mask = probabilities > self.thresholds
         mask[:, list(self.silenced)] = False
         return mask
-
-
-def render_tags(tags: Sequence[str]) -> str:
-    """Tags as the official code writes them.
-
-    >>> render_tags(("French fries", "cat"))
-    'French fries | cat'
-    """
-    return " | ".join(tags)

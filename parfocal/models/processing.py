@@ -99,10 +99,6 @@ class ParfocalProcessor:
         towers = zip(*(tensors for tensors, _ in made), strict=True)
         return [torch.stack(tower) for tower in towers], [warp for _, warp in made]
 
-    def frame_values(self, frames: Sequence[Image.Image]) -> tuple[list[Tensor], list[Warp]]:
-        """Return what `pixel_values` does, of frames of a video."""
-        return self.pixel_values(frames, [True] * len(frames))
-
     def _require_video(self) -> None:
         if self.settings.vision.video == "none":
             raise ConfigError(

@@ -18,13 +18,17 @@ from parfocal.boxes import Boxes, Frame
 from parfocal.data.proposals import Proposals
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.data.selection import official_limits
-from parfocal.detectors.mg_llava import fit_boxes
 from parfocal.detectors.pipeline import MG_LLAVA, choose
+from parfocal.models.frames import frame_warp, seen_boxes
+from parfocal.models.presets import get_preset
+from parfocal.models.processing import ParfocalProcessor
 from tests.parity.conftest import fixture_root
+from tests.parity.test_mg_llava_prompts import FOLDER, processor_of
 
 RECORDED = json.loads((fixture_root() / "mg_llava" / "box_cases.json").read_text())
 DEFAULTS = RECORDED["defaults"]
 ROOM_FOR_BOXES = 50  # tokens: the text is too long when fewer than these are left
+SIDE = 768  # of the high-resolution square, pixels
 
 
 def read_case(name: str, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,6 +41,23 @@ def is_crowded(case: dict[str, Any]) -> bool:
     return bool(text_length >= case["max_text_length"] - ROOM_FOR_BOXES)
 
 
+def entered(boxes: Boxes, pad: bool) -> Boxes:
+    """The boxes that the model reads, as whole pixels of the high-resolution square."""
+    vision = dataclasses.replace(
+        get_preset("mg_llava_vicuna_7b").vision, video="pad" if pad else "crop"
+    )
+    words = processor_of(FOLDER, "vicuna")
+    processor = ParfocalProcessor(
+        words.tokenizer, dataclasses.replace(words.settings, vision=vision)
+    )
+    warp = frame_warp(boxes.frame, vision)
+    shown = seen_boxes(boxes, warp)
+    centre, size = processor.unit_boxes([shown], [warp])[0][0].double().chunk(2, dim=-1)
+    corners = np.hstack([centre - size / 2, centre + size / 2]) * SIDE
+    np.testing.assert_allclose(corners, np.rint(corners), atol=1e-3)
+    return Boxes(np.rint(corners), Frame("high", SIDE, SIDE), labels=shown.labels)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", RECORDED["cases"])
 def test_recorded_case(name: str, mode: str) -> None:
@@ -47,8 +68,8 @@ def test_recorded_case(name: str, mode: str) -> None:
     assert case["limit_mode"] == "per_category"
     settings = dataclasses.replace(MG_LLAVA, limits=limits, iou_threshold=case["iou"])
     crowded = mode == "train" and is_crowded(case)
-    side = expected["aux_shape"][1] if "aux_shape" in expected else 768
-    ours = fit_boxes(choose(found, settings, crowded), side, case["pad"])
+    assert expected.get("aux_shape", [3, SIDE, SIDE]) == [3, SIDE, SIDE]
+    ours = entered(choose(found, settings, crowded), case["pad"])
     assert ours.to_json() == expected["boxes"]
     assert list(ours.labels or ()) == expected["labels"]
 
@@ -67,10 +88,9 @@ def test_recorded_case_through_its_file(name: str, mode: str, tmp_path: Path) ->
     )  # fmt: skip
     picture = ImageRef("a.png", *case["image_size"])
     (sample,) = proposals.add_to([Sample("1", (picture,), (), meta={"row": 0, "id": "1"})])
-    side = expected["aux_shape"][1] if "aux_shape" in expected else 768
-    ours = fit_boxes(sample.regions, side, case["pad"])
+    ours = entered(sample.regions, case["pad"])
     whole = Boxes([[0, 0, picture.width, picture.height]], picture.frame())
-    edges = fit_boxes(whole, side, case["pad"]).to_json()[0]
+    edges = entered(whole, case["pad"]).to_json()[0]
     official = Boxes(
         np.clip(np.reshape(expected["boxes"], (-1, 4)), [edges[:2] * 2], [edges[2:] * 2]),
         ours.frame, labels=expected["labels"],

@@ -79,7 +79,7 @@ def pixels_of(
 
 def test_cropped_frames(found):
     processor = processor_of(folder_of(found), found.config["template"])
-    values, warps = processor.frame_values(taken(found))
+    values, warps = processor.pixel_values(taken(found), [True] * found.config["num_frames"])
     for key, tower in zip(("pixel_values", "pixel_values_aux"), values, strict=True):
         expected = found.inputs[f"video/{key}"].transpose(0, 1)
         assert tower.shape == expected.shape
@@ -116,7 +116,7 @@ def test_from_raw_frames_and_words_to_the_recorded_answer(found):
     folder = folder_of(found)
     model, processor = found.model, processor_of(folder, found.config["template"])
     frames = taken(found)
-    values, warps = processor.frame_values(frames)
+    values, warps = processor.pixel_values(frames, [True] * len(frames))
     boxes = [
         seen_boxes(own, warp)
         for own, warp in zip(detected(found, folder, frames), warps, strict=True)

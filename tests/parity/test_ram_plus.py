@@ -18,7 +18,6 @@ from parfocal.detectors.ram_plus import (
     RamPlusConfig,
     RamPlusTagger,
     preprocess,
-    render_tags,
 )
 from parfocal.detectors.ram_plus_files import load_ram_plus, read_tags
 from tests.parity.conftest import fixture_folders
@@ -115,7 +114,7 @@ class Case:
 
     def tags(self, names: list[str]) -> list[str]:
         rows = self.ours["tag_mask"]
-        return [render_tags([names[i] for i in row.nonzero().flatten()]) for row in rows]
+        return [" | ".join(names[i] for i in row.nonzero().flatten()) for row in rows]
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)

@@ -37,15 +37,6 @@ class Rename:
 
 
 @dataclass(frozen=True)
-class Split:
-    """One source tensor becomes equal parts along `dim`, in the order of `targets`."""
-
-    source: str
-    targets: tuple[str, ...]
-    dim: int = 0
-
-
-@dataclass(frozen=True)
 class Join:
     """Several source tensors become one, in the order of `sources` along `dim`."""
 
@@ -70,7 +61,7 @@ class Keep:
     reason: str
 
 
-Rule = Rename | Split | Join | Drop | Keep
+Rule = Rename | Join | Drop | Keep
 
 
 @dataclass(frozen=True)
@@ -172,9 +163,7 @@ class _Work:
         for rule in self.key_map.rules:
             if isinstance(rule, Rename) and (parts := match(rule.source, name)) is not None:
                 changed = tensor if rule.apply is None else rule.apply(tensor)
-                return self._place(name, {fill(rule.target, parts): changed})
-            if isinstance(rule, Split) and (parts := match(rule.source, name)) is not None:
-                return self._split(name, tensor, rule, parts)
+                return self._place(name, fill(rule.target, parts), changed)
             if isinstance(rule, Join):
                 for place, pattern in enumerate(rule.sources):
                     if (parts := match(pattern, name)) is not None:
@@ -185,32 +174,14 @@ class _Work:
         self.misfits.append(f"unknown source tensor {name} {tuple(tensor.shape)}")
         return None
 
-    def _place(self, name: str, placed: Mapping[str, Tensor]) -> None:
-        repeated = False
-        for target, tensor in placed.items():
-            if target in self.state:
-                repeated = True
-                if not _same(self.state[target], tensor):
-                    self.misfits.append(
-                        f"{name} and {self.origin[target]} are both {target} and differ"
-                    )
-            else:
-                self.state[target], self.origin[target] = tensor, name
-        self.report.used[name] = tuple(placed)
-        if repeated:
-            self.report.aliases.append(name)
-
-    def _split(self, name: str, tensor: Tensor, rule: Split, parts: tuple[str, ...]) -> None:
-        count, size = len(rule.targets), tensor.shape[rule.dim]
-        if size % count:
-            self.misfits.append(
-                f"misshapen {name} {tuple(tensor.shape)}: "
-                f"dimension {rule.dim} does not split into {count} equal parts"
-            )
+    def _place(self, name: str, target: str, tensor: Tensor) -> None:
+        self.report.used[name] = (target,)
+        if target not in self.state:
+            self.state[target], self.origin[target] = tensor, name
             return
-        pieces = torch.chunk(tensor, count, dim=rule.dim)
-        named = zip(rule.targets, pieces, strict=True)
-        self._place(name, {fill(target, parts): piece.contiguous() for target, piece in named})
+        self.report.aliases.append(name)
+        if not _same(self.state[target], tensor):
+            self.misfits.append(f"{name} and {self.origin[target]} are both {target} and differ")
 
     def _part(
         self, name: str, tensor: Tensor, rule: Join, place: int, parts: tuple[str, ...]

@@ -1,8 +1,9 @@
 """Official MG-LLaVA weights to ours.
 
 A released file holds the language model, both projectors and the fusion; the two frozen encoders
-come from their own files. `assemble` lays all of them side by side under the official model's
-names, which is also what a full official state dict looks like; `MG_LLAVA` maps that to ours.
+come from their own files. `official_mg_llava` lays all of them side by side under the official
+model's names, which is also what a full official state dict looks like; `MG_LLAVA` maps that to
+ours.
 
 Source: official mg_llava/module/fuse_model.py (state_dict), open_clip and Transformers 4.41 for the
 encoders.
@@ -73,31 +74,6 @@ MG_LLAVA = KeyMap(
 )
 
 
-def assemble(
-    released: Mapping[str, Tensor],
-    low_resolution: Mapping[str, Tensor],
-    high_resolution: Mapping[str, Tensor],
-    text: Mapping[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Lay the separate files of one model side by side, under the official model's names.
-
-    Args:
-        released: `state_dict` of the released file.
-        low_resolution: of openai/clip-vit-large-patch14-336, whole or the vision side alone.
-        high_resolution: of laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup, as open_clip
-            names it.
-        text: of the language model, where the released file does not hold it: after stage 1, and
-            for Yi.
-    """
-    parts = {
-        "": released,
-        "visual_encoder.": low_resolution,
-        "visual_encoder_aux.": high_resolution,
-        "llm.": text or {},
-    }
-    return {prefix + name: part[name] for prefix, part in parts.items() for name in part}
-
-
 # shape of the token table -> preset: a released file comes without a config
 PRESET_OF_TABLE: dict[tuple[int, ...], str] = {
     (32064, 3072): "mg_llava_phi3_3_8b",
@@ -133,7 +109,7 @@ def preset_of(names: Mapping[str, Tensor]) -> str:
 
 
 def convert_mg_llava(source: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Conversion:
-    """Convert a state dict under the official model's names, from `assemble` or whole.
+    """Convert a state dict under the official model's names.
 
     Args:
         source: official name -> tensor.

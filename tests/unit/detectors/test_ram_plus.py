@@ -13,7 +13,6 @@ from parfocal.detectors.ram_plus import (
     RamPlusConfig,
     RamPlusTagger,
     preprocess,
-    render_tags,
 )
 from parfocal.errors import CheckpointError, ConfigError, ShapeError
 
@@ -68,8 +67,6 @@ def test_a_tag_fires_strictly_above_its_threshold_unless_silenced(ram_plus: RamP
 def test_tags_come_in_the_order_of_the_list(ram_plus: RamPlusTagger, photos: list) -> None:
     tagger = RamPlusTagger(ram_plus.model, ("z", "A", "m", "b", "c"), (0.0,) * 5)
     assert tagger.tag(photos[:1]) == [("z", "A", "m", "b", "c")]
-    assert render_tags(tagger.tag(photos[:1])[0]) == "z | A | m | b | c"
-    assert render_tags(()) == ""
 
 
 def test_lists_of_another_release_are_refused(ram_plus: RamPlusTagger) -> None:

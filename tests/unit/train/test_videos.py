@@ -79,7 +79,8 @@ def words() -> Sample:
 
 def asked(processor, sample: Sample):
     """Tokens, boxes and pixels of asking a Sample's question about its video, as `predict` does."""
-    pixels, warps = processor.frame_values(sample.open_images())
+    frames = sample.open_images()
+    pixels, warps = processor.pixel_values(frames, [True] * len(frames))
     frame = Frame("image", WIDTH, HEIGHT)  # of a picture that is opened
     boxes = [
         seen_boxes(Boxes(own.to_json(), frame) if len(own) else Boxes.empty(frame), warp)

@@ -15,7 +15,6 @@ from parfocal.models.checkpoints.convert import (
     Keep,
     KeyMap,
     Rename,
-    Split,
     convert,
     fill,
     match,
@@ -71,14 +70,10 @@ class TestRules:
         assert torch.equal(run({"a": numbers(2, 2)}, rule, b=numbers(4)).state["b"], numbers(4))
 
     @pytest.mark.parametrize("dim", [0, 1])
-    def test_split_and_join_undo_each_other(self, dim):
+    def test_parts_join_whatever_their_order(self, dim):
         whole = numbers(4, 4)
-        targets = {name: torch.empty(whole.chunk(2, dim)[0].shape) for name in ("x.q", "x.k")}
-        split = convert(
-            {"x.qk": whole}, KeyMap("test", (Split("*.qk", ("*.q", "*.k"), dim),)), targets
-        )
-        # the order of the source's names does not matter
-        parts = dict(reversed(split.state.items()))
+        first, second = whole.chunk(2, dim)
+        parts = {"x.k": second, "x.q": first}
         rule = Join(("*.q", "*.k"), "*.qk", dim)
         joined = convert(parts, KeyMap("test", (rule,)), {"x.qk": whole})
         assert torch.equal(joined.state["x.qk"], whole)
@@ -132,12 +127,6 @@ class TestMisfits:
                 (Join(("a", "b"), "w"),),
                 {"w": numbers(4, 2)},
                 "of w do not join",
-            ),
-            (
-                {"a": numbers(3)},
-                (Split("a", ("x", "y")),),
-                {"x": numbers(1), "y": numbers(1)},
-                "does not split into 2 equal parts",
             ),
         ],
     )
