@@ -24,6 +24,7 @@ from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.recipes import accelerate_file
+from parfocal.train.checkpoints import best
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
@@ -75,7 +76,9 @@ def launch(out: Path, processes: int) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={processes}", "-m", "parfocal.train.worker", str(out),
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -96,6 +99,17 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     launch(out, 2)
     assert len(losses(single)) == STEPS
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+
+
+def test_two_processes_agree_on_the_best_checkpoint(prepared):
+    scored = dataclasses.replace(
+        TALK, samples=16, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture,
+        best="pointing_50",
+    )  # fmt: skip
+    out = prepared("scored", scored)
+    launch(out, 2)
+    assert len(losses(out)) == 4
+    assert best(out / "talk").name in ("checkpoint-2", "checkpoint-4")
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is installed apart")
