@@ -222,21 +222,22 @@ def measure(
     """
     if stage.objective == "detection":
         return Row(0.0, 0.0, 0.0, 0.0, 0, 1.0, 0.0, "pictures")
+    slots = model.num_slots
     if processor is not None:
 
         def read() -> Row | None:
             samples = _first_samples(recipe, stage, processor, opened, found)
-            return _measured(samples, stage, processor)
+            return _measured(samples, AnswerCollator(processor, stage.max_length, slots=slots))
 
         row: Row | None = found.attempt(read, f"stage {stage.name!r}: ")
         if row is not None:
             return row
     if not stage.max_length:
         return None
-    image, slots, text = model.num_image_tokens, slot_tokens(model), stage.max_length
-    longest = image + slots + text
+    image, regions, text = model.num_image_tokens, slot_tokens(model), stage.max_length
+    longest = image + regions + text
     return Row(
-        float(image), float(slots), float(text), float(text), longest, 1.0, 0.0, "max_length"
+        float(image), float(regions), float(text), float(text), longest, 1.0, 0.0, "max_length"
     )
 
 
@@ -271,11 +272,11 @@ def _blank(sample: Sample) -> Sample:
     return dataclasses.replace(sample, images=tuple(images))
 
 
-def _measured(samples: list[Sample], stage: Stage, processor: ParfocalProcessor) -> Row | None:
+def _measured(samples: list[Sample], collate: AnswerCollator) -> Row | None:
     if not samples:
         return None
-    batch = AnswerCollator(processor, stage.max_length)(samples)
-    text, settings = batch["text"], processor.settings
+    batch = collate(samples)
+    text, settings = batch["text"], collate.processor.settings
     ids = settings.token_ids
     per_slot = 2 if settings.layout == "interleaved" else 1
     pictures = sum(batch["pictures"]) / len(samples)

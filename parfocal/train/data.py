@@ -225,6 +225,7 @@ class AnswerCollator:
         cache: where the features of pictures are, so that these are not opened; None opens them.
         seed: of the run; with what a Sample is, it decides which slots its regions get.
         row_length: tokens up to which Samples share a row, see `Stage`.
+        slots: regions that a picture may have; 0: any number, as the model reads none.
     """
 
     processor: ParfocalProcessor
@@ -232,13 +233,15 @@ class AnswerCollator:
     cache: FeatureCache | None = None
     seed: int = 0
     row_length: int = 0
+    slots: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective.
 
         Raises:
             DataError: for a Sample with several pictures that are neither frames of a video nor
-                shown by its questions, or with object images beside a video.
+                shown by its questions, with object images beside a video, or with more regions
+                than there are slots.
             ConfigError: for a video, if the model reads none.
         """
         objects, warps = [], []
@@ -249,6 +252,8 @@ class AnswerCollator:
             frames, video = sample.frames[: num_pictures(sample)], shows_video(sample)
             warps += [self.processor.warp(frame, video) for frame in frames]
         text = self.processor.pack(samples, warps, objects, self.max_length, self.row_length)
+        if self.slots:
+            _check_regions(samples, text.user_mask.sum(1).tolist(), self.slots)
         return {
             "pixel_values": self._pictures(samples),
             "text": text,
@@ -266,6 +271,18 @@ class AnswerCollator:
         opened = [(image, shows_video(row)) for row in samples for image in open_pictures(row)]
         images, frames = zip(*opened, strict=True)
         return self.processor.pixel_values(images, frames)[0]
+
+
+def _check_regions(samples: Sequence[Sample], counts: Sequence[int], slots: int) -> None:
+    """Refuse a picture, of those of all rows, with more regions than the model has slots."""
+    owners = [sample for sample in samples for _ in range(num_pictures(sample))]
+    for sample, count in zip(owners, counts, strict=True):
+        if count > slots:
+            raise DataError(
+                f"sample {sample.id!r} has {count} regions in one picture, the model has {slots} "
+                f"slots. Keep the best of a detector's boxes, Proposals(..., "
+                f"limits=BoxLimits(most={slots})), or set proposer.max_regions of the model."
+            )
 
 
 def _check_pictures(sample: Sample, shown: int) -> None:

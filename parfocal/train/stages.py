@@ -226,7 +226,9 @@ def _on_mixture(
         if context.runtime.features and not stage.trains("vision"):
             ahead = window * micro  # rows of the last window may come before earlier ones
             cache = _remembered(model, processor, context, opened, ahead)
-        collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed, stage.row_length)
+        collate = AnswerCollator(
+            processor, stage.max_length, cache, recipe.seed, stage.row_length, model.num_slots
+        )
         objective = LanguageObjective(
             model,
             region_weight=stage.region_loss_weight,

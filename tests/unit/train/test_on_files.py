@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from parfocal.boxes import Boxes
 from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
@@ -280,6 +281,15 @@ def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
     twice = dataclasses.replace(sample, images=sample.images * 2)
     with pytest.raises(DataError, match="has 2 pictures; training reads one"):
         AnswerCollator(processor)([twice])
+
+
+def test_more_regions_than_slots_are_refused_by_name(processor, toy_talk):
+    sample = toy_talk[0]
+    frame = sample.images[0].frame()
+    many = dataclasses.replace(sample, regions=Boxes([[0, 0, 9, 9]] * 7, frame))
+    with pytest.raises(DataError, match=rf"{sample.id!r} has 7 regions .* has 6 slots"):
+        AnswerCollator(processor, slots=6)([toy_talk[1], many])
+    AnswerCollator(processor, slots=7)([many])
 
 
 @pytest.mark.parametrize("order", ["score", "left_to_right"])
