@@ -185,6 +185,21 @@ def test_adapters_train_and_are_merged(train, tmp_path):
     assert any(name.startswith("projector.") for name in moved)
 
 
+def test_parts_of_the_language_model_train_beside_adapters(train):
+    stage = dataclasses.replace(
+        TALK, trainable=("projector", "text.model.embed_tokens"), lora=Lora(rank=2), first_row=9,
+        samples=8, optim=Optim(lr=3e-3, warmup_steps=1, weight_decay=0.0),
+    )  # fmt: skip
+    still = dataclasses.replace(stage, optim=dataclasses.replace(stage.optim, lr=1e-12))
+    before, after = train("still", still), train("adapted", stage)
+    (table,) = {"text.model.embed_tokens.weight", "text.lm_head.weight"} & set(after)
+    moved = (before[table] - after[table]).abs().amax(1) > 1e-6
+    assert not moved[:9].any()
+    assert moved[9:].any()
+    layer = "text.model.layers.0.self_attn.q_proj.weight"
+    assert float((before[layer] - after[layer]).abs().max()) > 1e-6
+
+
 def test_adapters_on_tables_are_refused(train):
     with pytest.raises(ConfigError, match=r"'model.embed_tokens', which is no linear layer"):
         train("none", dataclasses.replace(TALK, lora=Lora(targets=("embed_tokens",))))
