@@ -186,12 +186,14 @@ class OpenMixture:
         for function in functions:
             yield from function(sample)
 
-    def without_views(self) -> OpenMixture:
-        """The same mixture, whose rows are Samples as they are."""
+    def rows_once(self) -> OpenMixture:
+        """The same rows without views, each once in an epoch, one source after the other."""
         found = copy.copy(self)
-        found.sources = tuple(map(copy.copy, self.sources))
+        found.sources, found._known = tuple(map(copy.copy, self.sources)), (-1, None)
         for source in found.sources:
-            source.settings = replace(source.settings, views=())
+            source.settings = replace(source.settings, views=(), epochs=1.0, weight=1.0)
+        settings = tuple(source.settings for source in found.sources)
+        found.mixture = replace(self.mixture, sources=settings, interleave="sequential", stop="all")
         return found
 
     def fingerprint(self) -> dict[str, Any]:

@@ -246,8 +246,18 @@ def test_views_may_draw_anew_each_time(tmp_path: Path) -> None:
     ]
     assert epochs[0] == epochs[1]
     assert len({samples[0].turns[0].text.plain for samples in epochs[0]}) > 2
-    (row,) = open_mixture(mixed, task_views(mixed)).without_views().iterate(3)
+    (row,) = open_mixture(mixed, task_views(mixed)).rows_once().iterate()
     assert (row.id, row.regions, row.turns) == ("1", boxes, ())
+
+
+def test_all_rows_come_once_whatever_an_epoch_shows(folder: Path) -> None:
+    mixed = with_source(mixture(folder, "weighted", stop="first"), 0, views=("triple",), epochs=0.5)
+    opened = open_mixture(mixed, VIEWS)
+    assert opened.rows() < sum(SIZES.values())
+    rows = [opened.rows_once().iterate(0, rank, 2) for rank in range(2)]
+    assert sorted(flat(map(ids, rows))) == sorted(
+        f"{name}{number}" for name, size in SIZES.items() for number in range(size)
+    )
 
 
 def test_views_come_one_after_the_other_and_may_drop_rows(folder: Path) -> None:

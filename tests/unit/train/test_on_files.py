@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -217,6 +218,15 @@ def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatc
     monkeypatch.setattr(stages, "fill", lambda *args, **kwargs: 0)  # all is there
     monkeypatch.setattr(Sample, "open_image", None)
     assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
+
+
+def test_no_features_are_kept_of_what_trains(train, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    stage = dataclasses.replace(TALK, samples=4, trainable=("projector", "proposer"))
+    plain = train("plain", stage)
+    assert gap(plain, train("asked", stage, features=str(tmp_path / "features"))) == 0
+    assert "trains proposer, so no features are kept" in caplog.text
+    assert not (tmp_path / "features").exists()
 
 
 def test_batches_of_similar_length_read_what_was_kept(train, tmp_path, monkeypatch):
