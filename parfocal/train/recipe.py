@@ -132,8 +132,8 @@ class Stage:
             are, so that only those of new tokens learn; 0: all train.
         offer_ground_boxes: let the boxes of answers join the proposals, with the score that the
             model's `proposer.ground_score` says, so that answers can name what was not proposed.
-        lora: adapters that train instead of the weights of the language model; beside them, parts of
-            it that `trainable` names, such as `text.lm_head`, train as well.
+        lora: adapters that train instead of the weights of the language model; parts of it that
+            `trainable` names, such as `text.lm_head`, train beside them.
         gradient_checkpointing: compute the language model's activations twice, to keep few.
         eval_samples: validation Samples scored at the end of the stage: how many of the objects are
             proposed, or how many of the answers point right.
