@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -231,8 +232,7 @@ def work(out: Path) -> None:
     if process_rank() == 0:
         model = _model(out, recipe, before)
         model.generation_config.update(**recipe.generation)
-        model.to(torch.bfloat16).save_pretrained(out / "model")
-        processor.save_pretrained(out / "model")
+        _publish(model.to(torch.bfloat16), processor, out / "model")
 
 
 def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
@@ -284,6 +284,18 @@ def _numbers(model: ParfocalForConditionalGeneration) -> list[Tensor]:
     """What a mean of two models is taken of: weights and statistics, tied ones once."""
     values = (*model.parameters(), *model.buffers())
     return [value.detach() for value in values if value.is_floating_point()]
+
+
+def _publish(
+    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, folder: Path
+) -> None:
+    """Write a model so that its folder is complete whenever it exists."""
+    part = folder.with_suffix(".part")
+    for path in (part, folder):
+        shutil.rmtree(path, ignore_errors=True)
+    model.save_pretrained(part)
+    processor.save_pretrained(part)
+    os.replace(part, folder)
 
 
 def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
