@@ -39,7 +39,7 @@ from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage, scenes_of
-from parfocal.train.weights import WHOLE
+from parfocal.train.weights import WHOLE, belongs
 
 ROWS = 3  # of each source, whose pictures are opened
 MEASURED = 16  # Samples of a stage, whose text is measured
@@ -88,9 +88,9 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
 
 def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:
     """Look for the parts and the folders of the weights that a run starts from."""
-    own = [name for name, _ in model.named_parameters()]
+    own = list(model.state_dict())
     for part, source in weights.items():
-        if part != WHOLE and not any(name.startswith(f"{part}.") for name in own):
+        if not any(belongs(name, part) for name in own):
             names = [WHOLE, *sorted(name for name, _ in model.named_children())]
             found.problems.append(f"weights: there is no part {part!r} among those of {names}.")
         found.attempt(partial(_weights_in, source), f"weights of {part!r}: ")

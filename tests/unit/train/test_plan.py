@@ -372,6 +372,11 @@ def test_a_plan_is_json_and_comes_back(planned):
     adapted = dataclasses.replace(TALK, name="adapted", lora=Lora())
     found = planned(FIND, adapted, TALK, benchmarks=("scnes",))
     values = json.loads(json.dumps(found.to_json()))
+def test_one_weight_is_a_part(planned, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert planned(TALK, weights={"regions.context.scale": str(tmp_path)}).problems == ()
+
+
     assert values["schema"] == "parfocal.plan/1"
     assert Plan.from_json(values) == found
     with pytest.raises(ConfigError, match="no plan"):
