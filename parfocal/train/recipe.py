@@ -42,8 +42,9 @@ class Optim:
             is 0.
         final_lr_ratio: last learning rate, as a fraction of the peak.
         max_grad_norm: gradients are clipped to this norm.
-        lr_factors: parts of parameter names -> what the learning rate is multiplied by there, such
-            as {"vision": 0.1}; the factors of all parts that fit are multiplied.
+        lr_factors: parts of parameter names, whole words between dots -> what the learning rate is
+            multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
+            all parts that fit are multiplied.
     """
 
     lr: float = 1e-3
@@ -68,6 +69,12 @@ class Optim:
         """Number of warm-up steps of a stage of so many steps."""
         return self.warmup_steps or math.ceil(self.warmup_ratio * steps)
 
+
+    def factor(self, name: str) -> float:
+        """What the learning rate of a parameter of this name is multiplied by."""
+        return math.prod(
+            factor for part, factor in self.lr_factors.items() if f".{part}." in f".{name}."
+        )
 
 @dataclass(frozen=True)
 class Lora:

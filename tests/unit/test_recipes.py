@@ -23,7 +23,7 @@ from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS, get_preset, mini, vary
 from parfocal.models.templates import QWEN2_5_CHAT, VICUNA
-from parfocal.recipes import RECIPES, get_recipe, parts_of, run_recipe
+from parfocal.recipes import RECIPES, config_of, get_recipe, parts_of, run_recipe
 from parfocal.recipes.mini import mini_processor
 from parfocal.train.data import ConversationCollator, ConversationDataset
 from parfocal.train.parameters import freeze, trainable_counts
@@ -214,7 +214,12 @@ def test_groma_decays_everything_and_looks_around_slowly_while_it_learns_boxes()
     assert (first.objective, first.augment, first.optim.decay_all) == (
         "detection", "groma_detection", True
     )  # fmt: skip
-    assert first.optim.lr_factors == {"attention.offsets": 0.1}
+    assert first.optim.lr_factors == {"attention.offsets": 0.1, "cross_attention.offsets": 0.1}
+    with torch.device("meta"):
+        model = ParfocalForConditionalGeneration(config_of(get_recipe("groma")))
+    names = [name for name, _ in model.proposer.named_parameters() if ".offsets." in name]
+    assert len(names) == 2 * 2 * 6
+    assert all(first.optim.factor(f"model.proposer.{name}") == 0.1 for name in names)
     for stage in others:
         assert (stage.objective, stage.augment, stage.optim.lr_factors) == ("language", "none", {})
         assert stage.offer_ground_boxes
