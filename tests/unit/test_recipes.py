@@ -20,6 +20,7 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.views import apply, build_view
 from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS, get_preset, mini, vary
 from parfocal.models.templates import QWEN2_5_CHAT, VICUNA
@@ -529,6 +530,22 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)
     assert config.token_ids == processor.settings.token_ids
+
+
+def test_a_run_goes_on_with_its_own_words_and_recipe(started, tmp_path, monkeypatch):
+    config, processor = parts_of(get_recipe("mini"))
+    config.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    saved = get_recipe("mini", ["seed=3", "benchmarks=[]"])
+    (tmp_path / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
+    monkeypatch.setattr(recipes, "parts_of", None)
+    run_recipe("mini", [], tmp_path, resume=True)
+    ((recipe, found, words, *_),) = started
+    assert recipe == saved
+    assert found.to_dict() == ParfocalConfig.from_pretrained(tmp_path / "start").to_dict()
+    assert words.settings == processor.settings
+    with pytest.raises(ConfigError, match="a run of the recipe 'mini', not of 'groma'"):
+        run_recipe("groma", [], tmp_path, resume=True)
 
 
 def test_a_budget_is_a_size_of_the_same_recipe(started, tmp_path):
