@@ -100,20 +100,36 @@ class OpenMixture:
     def samples(self, epoch: int = 0, probed: int = 100) -> float:
         """How many Samples an epoch gives.
 
-        Where views expand rows, this is estimated from the first rows of each source in use.
+        Where views expand rows, or some may not be readable, this is estimated from the first rows
+        of each source in use.
 
         Args:
             epoch: 0 or more.
             probed: rows of each source to look at.
+
+        Raises:
+            DataError: if more of them than `skip_bad` cannot be read.
         """
         if not self.expands:
             return self.rows(epoch)
-        total = 0.0
-        for source in map(copy.copy, self.sources):
+        schedule, total = self.schedule(epoch), 0.0
+        for source, rows in zip(self.sources, schedule.counts(len(schedule)), strict=True):
             count = min(probed, len(source))
-            given = sum(len(list(self.expanded(source, source.read(row)))) for row in range(count))
-            total += source.span(epoch)[1] * given / max(1, count)
+            total += int(rows) * self._given(copy.copy(source), count) / max(1, count)
         return total
+
+    def _given(self, source: OpenSource, count: int) -> int:
+        """How many Samples the first rows of a source give; none where they cannot be read."""
+        given, bad = 0, 0
+        for row in range(count):
+            try:
+                sample = source.read(row)
+            except DataError:
+                if (bad := bad + 1) > self.mixture.skip_bad:
+                    raise
+            else:
+                given += sum(1 for _ in self.expanded(source, sample))
+        return given
 
     def places(self, epoch: int = 0, shard: Shard | None = None, skip: int = 0) -> Iterator[Place]:
         """The rows of a shard of an epoch, in order, without reading them.

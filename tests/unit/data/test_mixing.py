@@ -366,6 +366,16 @@ def test_bad_rows_are_passed_over_up_to_a_limit(tmp_path: Path, caplog) -> None:
     assert stream.skipped == 2 and "left out, number 2 of this process" in caplog.text
 
 
+def test_samples_are_those_that_an_epoch_gives(folder: Path, tmp_path: Path) -> None:
+    path = write_rows(tmp_path, "a", make_samples("a", 6))
+    path.write_text(path.read_text("utf-8").replace('{"', "{]", 1), "utf-8")
+    bad = Mixture((MixtureSource("a", str(path)),), skip_bad=1)
+    assert open_mixture(bad).samples() == 5
+    mixed = with_source(mixture(folder, "weighted", stop="first"), 1, views=("same",))
+    opened = open_mixture(mixed, VIEWS)
+    assert opened.samples() == opened.rows() < sum(SIZES.values())
+
+
 def test_streams_of_one_mixture_do_not_disturb_each_other(folder: Path) -> None:
     opened = viewed(folder)
     whole = ids(opened.iterate(0))
