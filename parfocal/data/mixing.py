@@ -328,13 +328,17 @@ class MixtureStream(Iterator[Sample]):
         try:
             sample = source.read(place.row)
         except DataError as err:
-            if self.skipped >= self.mixture.mixture.skip_bad:
-                raise
-            self.skipped += 1
-            logger.warning("left out, number %d of this process: %s", self.skipped, err)
+            self.leave_out(err)
             return
         passes = source.span(self.epoch)[0] // len(source) + place.repeat
         yield from self.mixture.expanded(source, _given_before(sample, passes))
+
+    def leave_out(self, why: DataError) -> None:
+        """Count and tell what cannot be read; raise it where that is more than `skip_bad`."""
+        if self.skipped >= self.mixture.mixture.skip_bad:
+            raise why
+        self.skipped += 1
+        logger.warning("left out, number %d of this process: %s", self.skipped, why)
 
     def mark(self) -> tuple[int, int, int]:
         """(rows done, Samples given of the next row, rows left out as unreadable)."""

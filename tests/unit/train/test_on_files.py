@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -306,6 +307,24 @@ def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
     twice = dataclasses.replace(sample, images=sample.images * 2)
     with pytest.raises(DataError, match="has 2 pictures; training reads one"):
         AnswerCollator(processor)([twice])
+
+
+def test_a_picture_that_is_cut_off_is_left_out(train, files, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    shutil.copytree(files, tmp_path / "broken")
+    picture = tmp_path / "broken" / "pictures" / "3.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "broken"))
+    with pytest.raises(DataError, match=r"sample .*3\.png"):
+        train("stopped", stage)
+    skips = dataclasses.replace(stage.mixture, skip_bad=1)
+    train("left out", dataclasses.replace(stage, mixture=skips))
+    assert "left out, number 1 of this process: sample" in caplog.text
+
+
+def test_samples_without_questions_are_refused(processor, toy_samples):
+    with pytest.raises(DataError, match=r"no questions and answers.*Name a task view"):
+        AnswerCollator(processor)([toy_samples[0]])
 
 
 def test_more_regions_than_slots_are_refused_by_name(processor, toy_talk):
