@@ -8,16 +8,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from parfocal.data.mixture import Mixture
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.compose import SceneStyle
 from parfocal.errors import ConfigError
+from parfocal.train.typed import build
 
 Objective = Literal["detection", "language"]
 Augment = Literal["none", "groma_detection"]
@@ -353,32 +352,9 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read a saved recipe; ConfigError for unknown keys."""
+        """Read a saved recipe; ConfigError for unknown keys and values of other types."""
         recipe: Recipe = build(cls, json.loads(text))
         return recipe
-
-
-def build(kind: Any, value: Any) -> Any:
-    """Make a value of an annotated type of what JSON holds: dataclasses, tuples and unions of them.
-
-    Raises:
-        ConfigError: if a dataclass has no field of a name.
-    """
-    if get_origin(kind) in (typing.Union, types.UnionType):
-        (kind,) = [choice for choice in get_args(kind) if choice is not type(None)]
-        return None if value is None else build(kind, value)
-    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        hints = get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
-            raise ConfigError(
-                f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(hints)}."
-            )
-        return kind(**{name: build(hints[name], item) for name, item in value.items()})
-    if isinstance(value, list):
-        inner = get_args(kind)[0] if get_args(kind) else object
-        return tuple(build(inner, item) for item in value)
-    return value
 
 
 def _require(holds: bool, otherwise: str) -> None:
