@@ -67,7 +67,7 @@ class Findings:
 
 
 def check_settings(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse settings that would only fail at the end of the run, and stages that are not there.
+    """Refuse settings that would only fail at the end of the run, or say nothing to its stages.
 
     Raises:
         ConfigError: naming them, and what there is.
@@ -77,6 +77,13 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
         raise ConfigError(
             f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
             "Transformers' generate; see GenerationConfig for those that are."
+        )
+    if runtime.features and not any(
+        stage.mixture is not None and stage.objective == "language" for stage in recipe.stages
+    ):
+        raise ConfigError(
+            f"recipe {recipe.name!r}: features are kept of language stages that read files "
+            "(mixture), and it has none. Leave --features out."
         )
     names = [stage.name for stage in recipe.stages]
     missing = [name for name in runtime.stages if name not in names]
