@@ -100,20 +100,36 @@ class OpenMixture:
     def samples(self, epoch: int = 0, probed: int = 100) -> float:
         """How many Samples an epoch gives.
 
-        Where views expand rows, this is estimated from the first rows of each source in use.
+        Where views expand rows, or some may not be readable, this is estimated from the first rows
+        of each source in use.
 
         Args:
             epoch: 0 or more.
             probed: rows of each source to look at.
+
+        Raises:
+            DataError: if more of them than `skip_bad` cannot be read.
         """
         if not self.expands:
             return self.rows(epoch)
-        total = 0.0
-        for source in map(copy.copy, self.sources):
+        schedule, total = self.schedule(epoch), 0.0
+        for source, rows in zip(self.sources, schedule.counts(len(schedule)), strict=True):
             count = min(probed, len(source))
-            given = sum(len(list(self.expanded(source, source.read(row)))) for row in range(count))
-            total += source.span(epoch)[1] * given / max(1, count)
+            total += int(rows) * self._given(copy.copy(source), count) / max(1, count)
         return total
+
+    def _given(self, source: OpenSource, count: int) -> int:
+        """How many Samples the first rows of a source give; none where they cannot be read."""
+        given, bad = 0, 0
+        for row in range(count):
+            try:
+                sample = source.read(row)
+            except DataError:
+                if (bad := bad + 1) > self.mixture.skip_bad:
+                    raise
+            else:
+                given += sum(1 for _ in self.expanded(source, sample))
+        return given
 
     def places(self, epoch: int = 0, shard: Shard | None = None, skip: int = 0) -> Iterator[Place]:
         """The rows of a shard of an epoch, in order, without reading them.
@@ -186,12 +202,14 @@ class OpenMixture:
         for function in functions:
             yield from function(sample)
 
-    def without_views(self) -> OpenMixture:
-        """The same mixture, whose rows are Samples as they are."""
+    def rows_once(self) -> OpenMixture:
+        """The same rows without views, each once in an epoch, one source after the other."""
         found = copy.copy(self)
-        found.sources = tuple(map(copy.copy, self.sources))
+        found.sources, found._known = tuple(map(copy.copy, self.sources)), (-1, None)
         for source in found.sources:
-            source.settings = replace(source.settings, views=())
+            source.settings = replace(source.settings, views=(), epochs=1.0, weight=1.0)
+        settings = tuple(source.settings for source in found.sources)
+        found.mixture = replace(self.mixture, sources=settings, interleave="sequential", stop="all")
         return found
 
     def fingerprint(self) -> dict[str, Any]:
@@ -310,13 +328,17 @@ class MixtureStream(Iterator[Sample]):
         try:
             sample = source.read(place.row)
         except DataError as err:
-            if self.skipped >= self.mixture.mixture.skip_bad:
-                raise
-            self.skipped += 1
-            logger.warning("left out, number %d of this process: %s", self.skipped, err)
+            self.leave_out(err)
             return
         passes = source.span(self.epoch)[0] // len(source) + place.repeat
         yield from self.mixture.expanded(source, _given_before(sample, passes))
+
+    def leave_out(self, why: DataError) -> None:
+        """Count and tell what cannot be read; raise it where that is more than `skip_bad`."""
+        if self.skipped >= self.mixture.mixture.skip_bad:
+            raise why
+        self.skipped += 1
+        logger.warning("left out, number %d of this process: %s", self.skipped, why)
 
     def mark(self) -> tuple[int, int, int]:
         """(rows done, Samples given of the next row, rows left out as unreadable)."""

@@ -24,11 +24,13 @@ from parfocal.data.readers.pictures import Pictures, Placed
 from parfocal.data.readers.spill import Spill
 from parfocal.data.readers.stream import json_items, json_pairs
 from parfocal.data.sample import JSON, ImageRef, Sample
-from parfocal.data.selection import MG_LLAVA_IOU, BoxLimits, limit, suppress
+from parfocal.data.selection import MG_LLAVA_IOU, MG_LLAVA_SLOTS, BoxLimits, limit, suppress
 from parfocal.errors import ConfigError, DataError, ParfocalError
 
 Join = Literal["row", "picture_row", "id"]
 Record = dict[str, Any]
+
+_LIMITS = BoxLimits(most=MG_LLAVA_SLOTS)
 
 
 @dataclass
@@ -44,7 +46,8 @@ class Proposals:
         images: folder of the pictures, to turn boxes upright with those that EXIF turns; without
             it, all of them are believed to be stored upright.
         iou_threshold: of the suppression within a label.
-        limits: how many boxes a picture may keep.
+        limits: how many boxes a picture may keep; MG-LLaVA's by default, and no more than its
+            models have region slots.
         crowded: tells the Samples whose words leave no room for many boxes; see `BoxLimits`.
 
     Attributes:
@@ -53,7 +56,9 @@ class Proposals:
     Source: MG-LLaVA, official mg_llava/dataset/mg_llava_dataset.py: suppression, then the limits,
         then the picture's edge.
     Deviates: boxes are cut at the picture, not at the square around it, and those of which nothing
-        is left are dropped; where none is left, nothing is made up.
+        is left are dropped; where none is left, nothing is made up. The official code has no last
+        limit (`BoxLimits.most`): many labels leave more than 100 boxes there, of which ours keeps
+        the 100 best.
 
     Example:
         >>> reader = LlavaMix665kReader(["mix.json"], images="data")  # doctest: +SKIP
@@ -65,7 +70,7 @@ class Proposals:
     join: Join = "row"
     images: str | Path | None = None
     iou_threshold: float = MG_LLAVA_IOU
-    limits: BoxLimits = field(default_factory=BoxLimits)
+    limits: BoxLimits = _LIMITS
     crowded: Callable[[Sample], bool] | None = None
     skipped: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
 

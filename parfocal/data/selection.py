@@ -20,6 +20,9 @@ from parfocal.errors import ConfigError, ShapeError
 # Source: official mg_llava/dataset/mg_llava_dataset.py.
 MG_LLAVA_IOU: Final = 0.2
 
+MG_LLAVA_SLOTS: Final = 100
+"""Boxes that a picture may have in MG-LLaVA's presets. Source: MG-LLaVA, section 3.2."""
+
 
 @dataclass(frozen=True)
 class BoxLimits:
@@ -27,19 +30,21 @@ class BoxLimits:
 
     Attributes:
         total: nothing is cut while there are at most this many; None = never cut.
-        per_label: what each label keeps once there are more, in mode `per_label`. No cut follows,
-            so that many labels can leave more than `total`.
+        per_label: what each label keeps once there are more, in mode `per_label`. Many labels can
+            so leave more than `total`.
         mode: `per_label`, or `per_image`: the best `total`, whatever their labels.
         crowded_per_label: what each label keeps, however few boxes there are, when the text leaves
             no room (mode `per_label`).
         crowded_total: what the picture keeps then in mode `per_image`.
+        most: what a picture keeps of all that, the best, such as a model has region slots; None =
+            no such cut.
 
     Raises:
         ConfigError: if a number is below 1.
 
     Source: MG-LLaVA, official mg_llava/dataset/mg_llava_dataset.py.
     Deviates: the official code derives `per_label` from `total` and crashes for one value of it;
-        see `official_limits`.
+        see `official_limits`. It knows no `most`.
     """
 
     total: int | None = 100
@@ -47,6 +52,7 @@ class BoxLimits:
     mode: Literal["per_label", "per_image"] = "per_label"
     crowded_per_label: int = 1
     crowded_total: int = 20
+    most: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers and the mode."""
@@ -111,13 +117,24 @@ def limit(boxes: Boxes, limits: BoxLimits, crowded: bool = False) -> Boxes:
         crowded: the text leaves no room.
 
     Returns:
-        In mode `per_label`, where anything was cut: grouped by label, in the order in which labels
+        In mode `per_label`, where that cut anything: grouped by label, in the order in which labels
         first appear, each group best first. Else in the order given.
 
     Raises:
         ShapeError: if there are boxes without scores or labels.
     """
-    if not len(boxes) or limits.total is None:
+    if not len(boxes):
+        return boxes
+    kept = _within(boxes, limits, crowded)
+    if limits.most is None or len(kept) <= limits.most:
+        return kept
+    scores, _ = _required(kept)
+    return kept[np.sort(np.argsort(-scores, kind="stable")[: limits.most])]
+
+
+def _within(boxes: Boxes, limits: BoxLimits, crowded: bool) -> Boxes:
+    """Cut down to the limits of the mode."""
+    if limits.total is None:
         return boxes
     _, labels = _required(boxes)
     if limits.mode == "per_image":

@@ -123,12 +123,18 @@ def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> R
             None to start one.
 
     Raises:
-        ConfigError: for an unknown name or override.
+        ConfigError: for an unknown name or override, or if the run is of another recipe.
     """
     recipe = get_recipe(name, overrides)
     if before is None or overrides or not (before / SAVED).exists():
         return recipe
-    return Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
+    saved = Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
+    if saved.name != recipe.name:
+        raise ConfigError(
+            f"{before} holds a run of the recipe {saved.name!r}, not of {recipe.name!r}. Go on "
+            "with that recipe, or choose another folder."
+        )
+    return saved
 
 
 def run_recipe(
@@ -161,7 +167,12 @@ def run_recipe(
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
     recipe = recipe_of_run(name, overrides, out if resume else None)
-    config, processor = parts_of(recipe, find_entry(name))
+    start = out / "start"
+    if resume and (out / SAVED).exists():  # what the words came from may be gone
+        config = ParfocalConfig.from_pretrained(start)
+        processor = ParfocalProcessor.from_pretrained(start)
+    else:
+        config, processor = parts_of(recipe, find_entry(name))
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(
         recipe, config, processor, out, processes, resume, runtime, settings, begin=begin

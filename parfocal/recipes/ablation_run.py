@@ -164,7 +164,7 @@ def _train(
 ) -> tuple[ParfocalConfig, ParfocalProcessor]:
     """Train a recipe, unless that is done; returns the config and processor of its model."""
     parts = parts_of(recipe, ENTRY)
-    if finished(recipe, folder) and (folder / "model" / "config.json").exists():
+    if finished(recipe, folder) and (folder / "model").exists():
         _require_same(recipe, folder)
         return parts
     logger.info("%s, seed %d", recipe.name, recipe.seed)

@@ -8,7 +8,10 @@ are taken from its history.
 Deviates, for all runs: the official second stage, whose batches are of samples of alike length, has
 pictures and words alone in batches of their own, here a batch holds both where one kind ends in a
 window, and lengths are of characters, not words; the frozen ConvNeXt has no stochastic depth, which
-was on by oversight.
+was on by oversight. Boxes are chosen when the files of data are made, not in training
+(`parfocal.data.proposals.Proposals`): a picture keeps the 100 best where the official limits leave
+more, and where the text is within 50 tokens of the longest, the official code keeps one box a
+label, here all stay unless `crowded` says which Samples these are.
 """
 
 from __future__ import annotations

@@ -18,6 +18,11 @@ def is_adapter(name: str) -> bool:
     return any(part.startswith(_MARK) for part in name.split("."))
 
 
+def own_name(name: str) -> str:
+    """The name that a parameter has in the model without adapters."""
+    return name.replace(_BASE, "")
+
+
 def add_adapters(text: nn.Module, settings: Lora) -> None:
     """Put adapters on linear layers, in place; their product starts as zero.
 
@@ -75,7 +80,7 @@ def merged(
         start: by their own names, weights to take where `weights` have none.
     """
     own = {name: value for name, value in weights.items() if not is_adapter(name)}
-    found = {**start, **{name.replace(_BASE, ""): value for name, value in own.items()}}
+    found = {**start, **{own_name(name): value for name, value in own.items()}}
     for name, down in weights.items():
         layer, is_first, _ = name.partition(".lora_A.default.weight")
         if is_first:

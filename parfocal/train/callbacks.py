@@ -44,16 +44,18 @@ class Validation(TrainerCallback):
         """Score, if it is time, and let a checkpoint be written."""
         if state.global_step % self.stage.eval_every:
             return
+        found: list[float | None] = [None]
         if state.is_world_process_zero:
             scores = self.score()
             logger.info("stage %s, step %d: %s", self.stage.name, state.global_step, scores)
             JsonLog(self.out / "metrics.jsonl").write(state.global_step, scores)
-            if self.stage.best:
-                score = _named(scores, self.stage)
-                if state.best_metric is None or score > state.best_metric:
-                    state.best_metric, state.best_global_step = score, state.global_step
+            found = [_named(scores, self.stage) if self.stage.best else None]
         if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+            # All have to know: the Trainer's processes wait for each other where there is a best.
+            torch.distributed.broadcast_object_list(found)
+        (score,) = found
+        if score is not None and (state.best_metric is None or score > state.best_metric):
+            state.best_metric, state.best_global_step = score, state.global_step
         control.should_save = True
 
 

@@ -39,7 +39,7 @@ from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import open_stage, scenes_of
-from parfocal.train.weights import WHOLE
+from parfocal.train.weights import WHOLE, belongs
 
 ROWS = 3  # of each source, whose pictures are opened
 MEASURED = 16  # Samples of a stage, whose text is measured
@@ -67,7 +67,7 @@ class Findings:
 
 
 def check_settings(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse settings that would only fail at the end of the run, and stages that are not there.
+    """Refuse settings that would only fail at the end of the run, or say nothing to its stages.
 
     Raises:
         ConfigError: naming them, and what there is.
@@ -77,6 +77,13 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
         raise ConfigError(
             f"recipe {recipe.name!r}: generation has {sorted(unknown)}, which are no settings of "
             "Transformers' generate; see GenerationConfig for those that are."
+        )
+    if runtime.features and not any(
+        stage.mixture is not None and stage.objective == "language" for stage in recipe.stages
+    ):
+        raise ConfigError(
+            f"recipe {recipe.name!r}: features are kept of language stages that read files "
+            "(mixture), and it has none. Leave --features out."
         )
     names = [stage.name for stage in recipe.stages]
     missing = [name for name in runtime.stages if name not in names]
@@ -88,9 +95,9 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
 
 def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:
     """Look for the parts and the folders of the weights that a run starts from."""
-    own = [name for name, _ in model.named_parameters()]
+    own = list(model.state_dict())
     for part, source in weights.items():
-        if part != WHOLE and not any(name.startswith(f"{part}.") for name in own):
+        if not any(belongs(name, part) for name in own):
             names = [WHOLE, *sorted(name for name, _ in model.named_children())]
             found.problems.append(f"weights: there is no part {part!r} among those of {names}.")
         found.attempt(partial(_weights_in, source), f"weights of {part!r}: ")
@@ -222,21 +229,22 @@ def measure(
     """
     if stage.objective == "detection":
         return Row(0.0, 0.0, 0.0, 0.0, 0, 1.0, 0.0, "pictures")
+    slots = model.num_slots
     if processor is not None:
 
         def read() -> Row | None:
             samples = _first_samples(recipe, stage, processor, opened, found)
-            return _measured(samples, stage, processor)
+            return _measured(samples, AnswerCollator(processor, stage.max_length, slots=slots))
 
         row: Row | None = found.attempt(read, f"stage {stage.name!r}: ")
         if row is not None:
             return row
     if not stage.max_length:
         return None
-    image, slots, text = model.num_image_tokens, slot_tokens(model), stage.max_length
-    longest = image + slots + text
+    image, regions, text = model.num_image_tokens, slot_tokens(model), stage.max_length
+    longest = image + regions + text
     return Row(
-        float(image), float(slots), float(text), float(text), longest, 1.0, 0.0, "max_length"
+        float(image), float(regions), float(text), float(text), longest, 1.0, 0.0, "max_length"
     )
 
 
@@ -271,11 +279,11 @@ def _blank(sample: Sample) -> Sample:
     return dataclasses.replace(sample, images=tuple(images))
 
 
-def _measured(samples: list[Sample], stage: Stage, processor: ParfocalProcessor) -> Row | None:
+def _measured(samples: list[Sample], collate: AnswerCollator) -> Row | None:
     if not samples:
         return None
-    batch = AnswerCollator(processor, stage.max_length)(samples)
-    text, settings = batch["text"], processor.settings
+    batch = collate(samples)
+    text, settings = batch["text"], collate.processor.settings
     ids = settings.token_ids
     per_slot = 2 if settings.layout == "interleaved" else 1
     pictures = sum(batch["pictures"]) / len(samples)

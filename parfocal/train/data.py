@@ -27,13 +27,13 @@ from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.object_turns import show_objects
 from parfocal.data.scenes.turns import clear_expressions, hidden_names, with_turns
 from parfocal.dialects import Dialect
-from parfocal.dialects.grounded import GroundedText, ObjectRef
 from parfocal.errors import DataError
 from parfocal.models.outputs import Perception
 from parfocal.models.pictures import num_pictures, open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.augment import DetectionAugment, augment, learnable
 from parfocal.train.feature_cache import FeatureCache, picture_keys
+from parfocal.train.samples import check_pictures, check_regions, check_turns, opening, shown
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 
@@ -106,6 +106,7 @@ class DetectionCollator:
         """Return the keyword arguments of the detection objective.
 
         Raises:
+            UnreadableError: for a Sample whose picture cannot be opened.
             DataError: for a Sample without a picture or regions, or of a dataset that no head is
                 named for.
         """
@@ -127,7 +128,8 @@ class DetectionCollator:
                 f"{len(sample.regions)} regions; detection learns from a picture with the boxes of "
                 "its objects. The view 'detect' leaves out Samples without them."
             )
-        image = sample.open_image()
+        with opening(sample):
+            image = sample.open_image()
         if self.augment is None:
             return image, sample.regions
         generator = np.random.default_rng(seed_of(sample, self.seed))
@@ -225,6 +227,7 @@ class AnswerCollator:
         cache: where the features of pictures are, so that these are not opened; None opens them.
         seed: of the run; with what a Sample is, it decides which slots its regions get.
         row_length: tokens up to which Samples share a row, see `Stage`.
+        slots: regions that a picture may have; 0: any number, as the model reads none.
     """
 
     processor: ParfocalProcessor
@@ -232,23 +235,30 @@ class AnswerCollator:
     cache: FeatureCache | None = None
     seed: int = 0
     row_length: int = 0
+    slots: int = 0
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return the keyword arguments of the language objective.
 
         Raises:
-            DataError: for a Sample with several pictures that are neither frames of a video nor
-                shown by its questions, or with object images beside a video.
+            UnreadableError: for a Sample whose pictures cannot be opened, or are not in the cache.
+            DataError: for a Sample without turns, with several pictures that are neither frames of
+                a video nor shown by its questions, with object images beside a video, or with more
+                regions than there are slots.
             ConfigError: for a video, if the model reads none.
         """
         objects, warps = [], []
         for sample in samples:
-            shown = max(_shown(turn.text) for turn in sample.turns) if sample.turns else 0
-            _check_pictures(sample, shown)
-            objects.append(sample.open_images()[1:] if shown else [])
+            check_turns(sample)
+            crops = max(shown(turn.text) for turn in sample.turns)
+            check_pictures(sample, crops)
+            with opening(sample):
+                objects.append(sample.open_images()[1:] if crops else [])
             frames, video = sample.frames[: num_pictures(sample)], shows_video(sample)
             warps += [self.processor.warp(frame, video) for frame in frames]
         text = self.processor.pack(samples, warps, objects, self.max_length, self.row_length)
+        if self.slots:
+            check_regions(samples, text.user_mask.sum(1).tolist(), self.slots)
         return {
             "pixel_values": self._pictures(samples),
             "text": text,
@@ -261,38 +271,26 @@ class AnswerCollator:
         if not any(sample.images for sample in samples):
             return []
         if self.cache is not None:
-            vision = self.processor.settings.vision
-            return self.cache.read([key for row in samples for key in picture_keys(row, vision)])
-        opened = [(image, shows_video(row)) for row in samples for image in open_pictures(row)]
+            return self.cache.read([key for row in samples for key in self._keys(row, self.cache)])
+        opened = []
+        for row in samples:
+            with opening(row):
+                opened += [(image, shows_video(row)) for image in open_pictures(row)]
         images, frames = zip(*opened, strict=True)
         return self.processor.pixel_values(images, frames)[0]
 
-
-def _check_pictures(sample: Sample, shown: int) -> None:
-    """Refuse pictures that would not reach the model, `shown` object images beside the first."""
-    if shows_video(sample):
-        if shown:
-            raise DataError(
-                f"sample {sample.id!r} shows object images beside a video, which training does not "
-                "read. Ask about the video, or about one of its frames with object images."
-            )
-    elif len(sample.images) > 1 + shown:
-        raise DataError(
-            f"sample {sample.id!r} has {len(sample.images)} pictures; training reads one, and "
-            "further ones as frames of a video (each with its video_frame), or as the object "
-            "images that questions show."
-        )
+    def _keys(self, sample: Sample, cache: FeatureCache) -> list[str]:
+        """What the cache has of a Sample."""
+        with opening(sample):
+            keys = picture_keys(sample, self.processor.settings.vision)
+            cache.check(keys)
+        return keys
 
 
 def seed_of(sample: Sample, seed: int) -> int:
     """A seed for what is drawn for a Sample, another each time it comes, whatever is beside it."""
     again = f" {sample.seen}" if sample.seen else ""
     return crc32(f"{seed} {sample.source} {sample.id}{again}".encode())
-
-
-def _shown(text: GroundedText) -> int:
-    """The number of the last object image that a text shows; 0 for none."""
-    return max((span.image for span in text.spans if isinstance(span, ObjectRef)), default=0)
 
 
 @dataclass

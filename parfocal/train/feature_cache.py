@@ -109,12 +109,22 @@ class FeatureCache:
         for key, entry in entries.items():
             self._places[key] = (path, list(entry))
 
+    def check(self, keys: Iterable[str]) -> None:
+        """Raise CheckpointError if an entry is not there."""
+        if not all(key in self._places for key in keys):
+            raise CheckpointError(
+                f"the feature cache in {self.folder} lacks a picture that is trained on: it has "
+                "changed since, or its row was left out then. Start the stage again, which "
+                "computes what is missing."
+            )
+
     def read(self, keys: Sequence[str]) -> Perception:
         """Read entries as a batch, in order.
 
         Raises:
             CheckpointError: if one is not there.
         """
+        self.check(keys)
         rows = [self._entry(key) for key in keys]
         stacked = {field: torch.stack([row[field] for row in rows]) for field in rows[0]}
         lists = {
@@ -127,12 +137,6 @@ class FeatureCache:
         return Perception(VisionFeatures(**lists), candidates)
 
     def _entry(self, key: str) -> dict[str, Tensor]:
-        if key not in self._places:
-            raise CheckpointError(
-                f"the feature cache in {self.folder} lacks a picture that is trained on: it has "
-                "changed since, or its row was left out then. Start the stage again, which "
-                "computes what is missing."
-            )
         path, fields = self._places[key]
         with safe_open(path, "pt") as shard:
             return {field: shard.get_tensor(f"{key}/{field}") for field in fields}

@@ -20,6 +20,7 @@ from parfocal.data.mixing import STATE, MixtureStream, OpenMixture, check_state
 from parfocal.data.sample import Sample
 from parfocal.errors import ConfigError, DataError
 from parfocal.train.grouping import group
+from parfocal.train.samples import UnreadableError
 
 Collate = Callable[[Sequence[Sample]], Any]
 Mark = tuple[int, ...]  # of MixtureStream; in windows also which one, and batches given of it
@@ -93,7 +94,8 @@ class MixtureLoader:
     Args:
         mixture: from `open_mixture`.
         batch_size: Samples a batch; the last one of a worker may have fewer.
-        collate: makes a batch of Samples, in the worker; None leaves a list of them.
+        collate: makes a batch of Samples, in the worker; None leaves a list of them. A Sample for
+            which it raises an UnreadableError is left out, up to `skip_bad` of the mixture.
         workers: worker processes; 0 reads in this one.
         rank: of this process; None asks torch.distributed.
         world: how many ranks; None asks torch.distributed.
@@ -163,7 +165,8 @@ class MixtureLoader:
                 continue
             done = 0
             batch, self._marks[worker] = found
-            yield batch
+            if batch is not None:  # all of it was left out
+                yield batch
         self.set_epoch(self.epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,12 +230,24 @@ class _Batches(IterableDataset[Any]):
         # After t turns it is the turn of worker t modulo their number; the DataLoader asks 0 first.
         worker = ((info.id if info else 0) + loader._turns) % workers
         read = self._in_windows if loader.window else self._in_order
-        for samples, mark in read(worker, workers):
-            yield loader.collate(samples) if loader.collate else samples, mark
+        yield from read(worker, workers)
         while True:
             yield None
 
-    def _in_order(self, worker: int, workers: int) -> Iterator[tuple[list[Sample], Mark]]:
+    def _collated(self, samples: list[Sample], stream: MixtureStream) -> Any:
+        """The batch of Samples; those whose pictures cannot be opened are left out and counted.
+
+        None if none is left, a list of them without a collator.
+        """
+        while samples and self.loader.collate:
+            try:
+                return self.loader.collate(samples)
+            except UnreadableError as err:
+                stream.leave_out(err)
+                samples = [sample for sample in samples if sample is not err.sample]
+        return samples or None
+
+    def _in_order(self, worker: int, workers: int) -> Iterator[tuple[Any, Mark]]:
         """A worker's batches of the rows as they come."""
         loader = self.loader
         stream = loader.mixture.iterate(
@@ -247,26 +262,30 @@ class _Batches(IterableDataset[Any]):
         rows, given, skipped = loader._marks[worker]
         stream.go_to((rows, given, skipped))
         while samples := list(islice(stream, loader.batch_size)):
-            yield samples, stream.mark()
+            batch = self._collated(samples, stream)
+            yield batch, stream.mark()
 
-    def _in_windows(self, worker: int, workers: int) -> Iterator[tuple[list[Sample], Mark]]:
+    def _in_windows(self, worker: int, workers: int) -> Iterator[tuple[Any, Mark]]:
         """A worker's batches of rows sorted by length; all workers cut the same ones."""
         loader, turn = self.loader, self.loader._turns
         stream = loader.mixture.iterate(
             loader.epoch, loader.rank, loader.world, start=loader._start
         )
-        rows, before, skipped, window, given = loader._marks[0]
-        stream.go_to((rows, before, skipped))
+        rows, samples_given, skipped, window, given = loader._marks[0]
+        stream.go_to((rows, samples_given, skipped))
         while True:
-            begin = stream.mark()
+            done, passed, before = stream.mark()
             samples = list(islice(stream, loader.batch_size * loader.window))
             if not samples:
                 return
             seed = (loader.mixture.mixture.seed, loader.epoch, window)
-            batches = group(samples, loader.batch_size, seed)
+            batches, read = group(samples, loader.batch_size, seed), stream.skipped
             for place, batch in enumerate(batches[given:], given):
                 if turn % workers == worker:
-                    yield batch, (*begin, window, place + 1)
+                    collated = self._collated(batch, stream)
+                    # the window is read again, so without what of its rows was left out
+                    skipped = before + stream.skipped - read
+                    yield collated, (done, passed, skipped, window, place + 1)
                 turn += 1
             window, given = window + 1, 0
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from parfocal.errors import ConfigError
-from parfocal.train.recipe import Recipe, build
+from parfocal.train.recipe import Recipe
+from parfocal.train.typed import build, of_type
 
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
@@ -96,7 +97,10 @@ def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
         return value
     parsed = _read(value)
     if dataclasses.is_dataclass(hint):
-        return build(hint, _of_type(dict, parsed, value, whole))
+        try:
+            return build(hint, parsed)
+        except ConfigError as err:
+            raise ConfigError(f"override {whole!r}: {err}") from err
     if get_origin(hint) is tuple and isinstance(parsed, list):
         kinds = get_args(hint)
         if kinds[1:] == (Ellipsis,):
@@ -118,9 +122,9 @@ def _read(value: str) -> Any:
 
 
 def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
-    """Return `parsed` if it is a `kind`; integers become floats where floats are wanted."""
-    if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
-        return float(parsed)
-    if not isinstance(parsed, kind) or (isinstance(parsed, bool) and kind is not bool):
-        raise ConfigError(f"override {whole!r}: {value!r} is not a {kind.__name__}.")
-    return parsed
+    """Return `parsed`, which was read from `value`, as `of_type` does."""
+    try:
+        return of_type(kind, parsed)
+    except ConfigError as err:
+        message = f"override {whole!r}: {value!r} is not a {kind.__name__}."
+        raise ConfigError(message) from err

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.train.adapters import is_adapter
+from parfocal.train.adapters import is_adapter, own_name
 from parfocal.train.quantize import num_weights, quantized_names
 from parfocal.train.recipe import Stage
 
@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 def freeze(objective: nn.Module, stage: Stage) -> None:
     """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
 
-    Where the stage has adapters, they train, and not the language model's own weights.
+    Where the stage has adapters, they train, and of the language model's own weights only those of
+    parts that the stage names, such as `text.lm_head`.
 
     Raises:
         ConfigError: if a prefix of `stage.trainable` names no parameter.
     """
     model = objective.model
-    names = [name for name, _ in model.named_parameters()]
+    names = [own_name(name) for name, _ in model.named_parameters()]
     for prefix in stage.trainable:
         if not any(under(name, prefix) for name in names):
             parts = sorted({name.split(".")[0] for name in names})
@@ -35,11 +36,11 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
                 f"stage {stage.name!r} trains {prefix!r}, which names no parameter; "
                 f"the parts are {parts}."
             )
+    adapted = stage.lora is not None
+    own = [prefix for prefix in stage.trainable if not (adapted and prefix == "text")]
     for name, value in model.named_parameters():
-        chosen = any(under(name, prefix) for prefix in stage.trainable)
-        if stage.lora is not None and under(name, "text"):
-            chosen = is_adapter(name)
-        value.requires_grad_(chosen)
+        chosen = any(under(own_name(name), prefix) for prefix in own)
+        value.requires_grad_(chosen or (adapted and is_adapter(name)))
     trained, frozen = trainable_counts(model)
     logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, frozen)
 

@@ -27,9 +27,10 @@ from parfocal.train.checks import (
 )
 from parfocal.train.costs import Memory, Row, meta_model, process_memory, row_flops
 from parfocal.train.parameters import trainable_counts
-from parfocal.train.recipe import Recipe, Stage, build
+from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import counted
+from parfocal.train.typed import build
 
 SCHEMA = "parfocal.plan/1"
 TFLOPS = 100.0  # of a device, assumed where nobody says: what it reaches is not known beforehand

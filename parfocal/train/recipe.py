@@ -8,22 +8,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from parfocal.data.mixture import Mixture
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.compose import SceneStyle
 from parfocal.errors import ConfigError
+from parfocal.train.typed import build
 
 Objective = Literal["detection", "language"]
 Augment = Literal["none", "groma_detection"]
 LossMean = Literal["process", "step"]
 Quantize = Literal["none", "nf4"]
 
+OF_MIXTURES = ("group_by_length", "max_length", "augment", "offer_ground_boxes", "eval_mixture")
+"""Settings of a stage that seeded scenes know nothing of."""
 
 RESERVED = frozenset({"start", "model", "eval"})  # folders of a run that are no stage's
 
@@ -42,8 +43,9 @@ class Optim:
             is 0.
         final_lr_ratio: last learning rate, as a fraction of the peak.
         max_grad_norm: gradients are clipped to this norm.
-        lr_factors: parts of parameter names -> what the learning rate is multiplied by there, such
-            as {"vision": 0.1}; the factors of all parts that fit are multiplied.
+        lr_factors: parts of parameter names, whole words between dots -> what the learning rate is
+            multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
+            all parts that fit are multiplied.
     """
 
     lr: float = 1e-3
@@ -67,6 +69,12 @@ class Optim:
     def warmup(self, steps: int) -> int:
         """Number of warm-up steps of a stage of so many steps."""
         return self.warmup_steps or math.ceil(self.warmup_ratio * steps)
+
+    def factor(self, name: str) -> float:
+        """What the learning rate of a parameter of this name is multiplied by."""
+        return math.prod(
+            factor for part, factor in self.lr_factors.items() if f".{part}." in f".{name}."
+        )
 
 
 @dataclass(frozen=True)
@@ -121,24 +129,27 @@ class Stage:
         mixture: what is read, paths relative to the data folder of the run; None for seeded scenes.
         epochs: how often the mixture is read, where `samples` is 0.
         optim: the optimiser and its schedule.
-        max_length: text tokens of a row after which the rest is cut off; 0: no limit.
+        max_length: text tokens of a row after which the rest is cut off; 0: no limit; of a mixture.
         row_length: tokens, those of pictures and slots as well, up to which the Samples of a batch
             share a row of the language model, none seeing another, so that little of it is padding;
             0: a row a Sample. It changes no loss, though dropout draws other numbers.
         group_by_length: make batches of rows of similar length, see `MixtureLoader`; of a mixture.
             What shares a step then depends on how it is divided among processes and batches.
-        augment: how pictures and boxes are changed before the detection objective sees them.
+        augment: how pictures and boxes are changed before the detection objective sees them; of a
+            mixture.
         first_row: where the token table and the head train, their rows before this one stay as they
             are, so that only those of new tokens learn; 0: all train.
         offer_ground_boxes: let the boxes of answers join the proposals, with the score that the
-            model's `proposer.ground_score` says, so that answers can name what was not proposed.
-        lora: adapters that train instead of the weights of the language model.
+            model's `proposer.ground_score` says, so that answers can name what was not proposed; of
+            a mixture.
+        lora: adapters that train instead of the weights of the language model; parts of it that
+            `trainable` names, such as `text.lm_head`, train beside them.
         gradient_checkpointing: compute the language model's activations twice, to keep few.
         eval_samples: validation Samples scored at the end of the stage: how many of the objects are
             proposed, or how many of the answers point right.
         eval_every: score them after every so many steps as well; 0: only at the end.
-        eval_mixture: what is scored, the first Samples of it; None for validation scenes, or for
-            nothing if the stage reads a mixture.
+        eval_mixture: what a stage on a mixture is scored on, the first Samples of it; None for
+            nothing. Stages on scenes are scored on validation scenes.
         best: name of the score by which the stage leaves the best of its scored checkpoints; the
             last one when empty.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
@@ -203,9 +214,11 @@ class Stage:
         )
         _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
         _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
+        unread = [name for name in OF_MIXTURES if getattr(self, name) != getattr(Stage, name)]
         _require(
-            self.mixture is not None or not self.group_by_length,
-            f"{where} has group_by_length and no mixture: seeded scenes come in their own order.",
+            self.mixture is not None or not unread,
+            f"{where} has {' and '.join(unread)} and no mixture: seeded scenes come as they are. "
+            "Leave it out, or give the stage a mixture.",
         )
         for name in ("max_length", "row_length"):
             length = getattr(self, name)
@@ -345,32 +358,9 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read a saved recipe; ConfigError for unknown keys."""
+        """Read a saved recipe; ConfigError for unknown keys and values of other types."""
         recipe: Recipe = build(cls, json.loads(text))
         return recipe
-
-
-def build(kind: Any, value: Any) -> Any:
-    """Make a value of an annotated type of what JSON holds: dataclasses, tuples and unions of them.
-
-    Raises:
-        ConfigError: if a dataclass has no field of a name.
-    """
-    if get_origin(kind) in (typing.Union, types.UnionType):
-        (kind,) = [choice for choice in get_args(kind) if choice is not type(None)]
-        return None if value is None else build(kind, value)
-    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        hints = get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
-            raise ConfigError(
-                f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(hints)}."
-            )
-        return kind(**{name: build(hints[name], item) for name, item in value.items()})
-    if isinstance(value, list):
-        inner = get_args(kind)[0] if get_args(kind) else object
-        return tuple(build(inner, item) for item in value)
-    return value
 
 
 def _require(holds: bool, otherwise: str) -> None:

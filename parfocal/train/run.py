@@ -1,7 +1,7 @@
 """Run a recipe: one folder holds everything the run needs, so that it restarts from there alone.
 
 - OUT/recipe.json: the resolved recipe
-- OUT/run.json: versions, code and data that the run began with
+- OUT/run.json: versions and code that the run began with, and the data of every stage it began
 - OUT/runtime.json: folders and sizes of the machine it runs on
 - OUT/start/: config and processor the run began with
 - OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -85,19 +86,31 @@ def start_run(
         check_installed()  # before hours of other stages
     if (out / SAVED).exists():
         _check_same(recipe, out, resume)
+        _record(recipe, runtime, out)
     else:
         out.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
-        contexts = [StageContext(recipe, stage, runtime) for stage in recipe.stages]
-        record = run_record({item.stage.name: data_fingerprint(item) for item in contexts})
-        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _record(recipe, runtime, out)
         (out / SAVED).write_text(recipe.to_json() + "\n", encoding="utf-8")
     runtime.save(out)
     if begin:
         count = processes or default_processes()
         _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
+
+
+def _record(recipe: Recipe, runtime: Runtime, out: Path) -> None:
+    """Write down what the run is made with: versions once, the data of stages before they train.
+
+    The data of stages that are not to be trained now need not be here.
+    """
+    path, now = out / "run.json", runtime.stages
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else run_record({})
+    for stage in recipe.stages:
+        if stage.name not in record["data"] and (not now or stage.name in now):
+            record["data"][stage.name] = data_fingerprint(StageContext(recipe, stage, runtime))
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
@@ -219,8 +232,7 @@ def work(out: Path) -> None:
     if process_rank() == 0:
         model = _model(out, recipe, before)
         model.generation_config.update(**recipe.generation)
-        model.to(torch.bfloat16).save_pretrained(out / "model")
-        processor.save_pretrained(out / "model")
+        _publish(model.to(torch.bfloat16), processor, out / "model")
 
 
 def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
@@ -272,6 +284,18 @@ def _numbers(model: ParfocalForConditionalGeneration) -> list[Tensor]:
     """What a mean of two models is taken of: weights and statistics, tied ones once."""
     values = (*model.parameters(), *model.buffers())
     return [value.detach() for value in values if value.is_floating_point()]
+
+
+def _publish(
+    model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, folder: Path
+) -> None:
+    """Write a model so that its folder is complete whenever it exists."""
+    part = folder.with_suffix(".part")
+    for path in (part, folder):
+        shutil.rmtree(path, ignore_errors=True)
+    model.save_pretrained(part)
+    processor.save_pretrained(part)
+    os.replace(part, folder)
 
 
 def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:

@@ -10,13 +10,14 @@ import hashlib
 import itertools
 import json
 import logging
-import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -223,10 +224,12 @@ def _on_mixture(
         objective = DetectionObjective(model, num_kinds=0)
     else:
         cache = None
-        if context.runtime.features and not stage.trains("vision"):
+        if context.runtime.features and _sees_the_same(stage):
             ahead = window * micro  # rows of the last window may come before earlier ones
             cache = _remembered(model, processor, context, opened, ahead)
-        collate = AnswerCollator(processor, stage.max_length, cache, recipe.seed, stage.row_length)
+        collate = AnswerCollator(
+            processor, stage.max_length, cache, recipe.seed, stage.row_length, model.num_slots
+        )
         objective = LanguageObjective(
             model,
             region_weight=stage.region_loss_weight,
@@ -258,22 +261,39 @@ def _remembered(
     """
     stage, rank, world = context.stage, process_rank(), world_size()
     model.to(device())
-    proposes = not (stage.trains("proposer") or stage.trains("refiner"))
-    cache = FeatureCache(Path(context.runtime.features), model, proposes, context.recipe.bf16)
+    cache = FeatureCache(Path(context.runtime.features), model, True, context.recipe.bf16)
     if opened.expands:  # which rows come depends on the workers: all that may come
-        shares = [source.settings.epochs for source in opened.sources]
-        epochs: Iterable[int] = range(max(math.ceil(1 / min(1.0, share)) for share in shares))
-        limit = None
+        read: Iterator[Sample] = opened.rows_once().iterate(0, rank, world)
     else:
-        epochs, limit = itertools.count(), -(-stage.samples // world) + ahead
-    rows = opened.without_views()
-    read = itertools.chain.from_iterable(rows.iterate(epoch, rank, world) for epoch in epochs)
-    count = fill(cache, model, processor, itertools.islice(read, limit))
+        epochs = (opened.iterate(epoch, rank, world) for epoch in itertools.count())
+        read = itertools.islice(
+            itertools.chain.from_iterable(epochs), -(-stage.samples // world) + ahead
+        )
+    count = fill(cache, model, processor, read)
     logger.info("stage %s: features of %d pictures computed", stage.name, count)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+    _wait_for_all()
     cache.refresh()
     return cache
+
+
+def _sees_the_same(stage: Stage) -> bool:
+    """Whether pictures are the same to the stage all the time, so that features may be kept."""
+    training = [part for part in ("vision", "proposer", "refiner") if stage.trains(part)]
+    if training:
+        logger.warning(
+            "stage %s trains %s, so no features are kept for it", stage.name, ", ".join(training)
+        )
+    return not training
+
+
+def _wait_for_all() -> None:
+    """Wait until all processes of the run are here, which may take hours."""
+    if world_size() == 1:
+        return
+    cuda = torch.cuda.is_available()
+    PartialState(cpu=not cuda, **({} if cuda else {"backend": "gloo"}))  # if they have not met yet
+    group = torch.distributed.new_group(timeout=timedelta(days=7), backend="gloo")
+    torch.distributed.barrier(group)
 
 
 def build_language_objective(

@@ -218,7 +218,7 @@ class StageTrainer(Trainer):
             optim, groups = self.stage.optim, defaultdict(list)
             names = [name for name, value in self.model.named_parameters() if value.requires_grad]
             for part in optim.lr_factors:
-                if not any(part in name for name in names):
+                if not any(f".{part}." in f".{name}." for name in names):
                     raise ConfigError(
                         f"stage {self.stage.name!r}: lr_factors name {part!r}, which is part of no "
                         "parameter that trains."
@@ -226,8 +226,7 @@ class StageTrainer(Trainer):
             for name, value in self.model.named_parameters():
                 if value.requires_grad:
                     decays = optim.decay_all or value.ndim > 1
-                    factors = [f for part, f in optim.lr_factors.items() if part in name]
-                    groups[not decays, math.prod(factors)].append(value)
+                    groups[not decays, optim.factor(name)].append(value)
             self.optimizer = torch.optim.AdamW(
                 [
                     {

@@ -113,11 +113,11 @@ def pointing_accuracy(
     Args:
         model: comes back in the mode, training or evaluation, that it was in.
         processor: of the model.
-        samples: with turns.
+        samples: with turns: question, answer, question, answer.
         threshold: IoU from which a box is right.
 
     Raises:
-        DataError: if no answer has exactly one box.
+        DataError: if no answer has exactly one box, or turns are others.
     """
     was_training = model.training
     predictor = Predictor(model, processor, "training")
@@ -156,6 +156,12 @@ def _pointing_turns(sample: Sample) -> Iterator[tuple[Turn, Boxes]]:
     """Questions with one box as answer."""
     if len(sample.images) != 1:
         return
+    roles = [turn.role for turn in sample.turns]
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        raise DataError(
+            f"sample {sample.id!r} has the turns {roles}; to be scored, questions of the user and "
+            "answers must alternate. Leave it out, or give its source a task view that asks."
+        )
     for question, answer in zip(sample.turns[::2], sample.turns[1::2], strict=True):
         boxes = [phrase.boxes for phrase in answer.text.phrases]
         if sum(map(len, boxes)) == 1:

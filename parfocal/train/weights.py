@@ -55,7 +55,7 @@ def load_parts(model: ParfocalForConditionalGeneration, weights: Mapping[str, st
     """
     own = model.state_dict()
     for part, source in weights.items():
-        if not any(_belongs(name, part) for name in own):
+        if not any(belongs(name, part) for name in own):
             parts = [WHOLE, *dict.fromkeys(name.split(".")[0] for name in own)]
             parts += [
                 f"vision.towers.{index}.backbone" for index in range(len(model.vision.towers))
@@ -83,7 +83,7 @@ def _read(
         own: the model's state dict.
     """
     tensors = _open(folder)
-    readers = {name: partial(tensors.__getitem__, name) for name in tensors if _belongs(name, part)}
+    readers = {name: partial(tensors.__getitem__, name) for name in tensors if belongs(name, part)}
     is_ours = any(name in own for name in readers)
     if part == "text":
         text = tensors
@@ -104,7 +104,7 @@ def _read(
     return tower_state(index, config.vision.towers[index], folder, own).state
 
 
-def _belongs(name: str, part: str) -> bool:
+def belongs(name: str, part: str) -> bool:
     """Whether a tensor is of a part, which may be the tensor itself."""
     return part == WHOLE or under(name, part)
 
@@ -139,7 +139,7 @@ def _with_table(text: Tensors, tied: bool) -> Tensors:
 
 def _untied(own: Mapping[str, Tensor], part: str, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return what has to be filled: of a tensor under two names, files may hold one alone."""
-    wanted = {name: value for name, value in own.items() if _belongs(name, part)}
+    wanted = {name: value for name, value in own.items() if belongs(name, part)}
     filled = {value.data_ptr() for name, value in wanted.items() if name in found}
     return {
         name: value

@@ -24,6 +24,7 @@ from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.recipes import accelerate_file
+from parfocal.train.checkpoints import best
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
@@ -53,7 +54,7 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
         rows.append(dataclasses.replace(sample, images=(image,)))
     write_jsonl(rows, data / "toy.jsonl")
 
-    def prepare(name: str, stage: Stage = TALK, width: int = 32) -> Path:
+    def prepare(name: str, stage: Stage = TALK, width: int = 32, features: str = "") -> Path:
         out = tmp_path_factory.mktemp(name)
         config, processor = toy_parts
         changes = {"regions": {"context": "none"}, "text_config": {"hidden_size": width}}
@@ -61,7 +62,7 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
         processor.save_pretrained(out / "start")
         recipe = Recipe("toy", "tiny", (stage,), seed=3, bf16=False)
         (out / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-        Runtime(data=str(data)).save(out)
+        Runtime(data=str(data), features=features).save(out)
         return out
 
     return prepare
@@ -75,7 +76,9 @@ def launch(out: Path, processes: int) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={processes}", "-m", "parfocal.train.worker", str(out),
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -96,6 +99,25 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     launch(out, 2)
     assert len(losses(single)) == STEPS
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+
+
+def test_two_processes_agree_on_the_best_checkpoint(prepared):
+    scored = dataclasses.replace(
+        TALK, samples=16, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture,
+        best="pointing_50",
+    )  # fmt: skip
+    out = prepared("scored", scored)
+    launch(out, 2)
+    assert len(losses(out)) == 4
+    assert best(out / "talk").name in ("checkpoint-2", "checkpoint-4")
+
+
+def test_two_processes_read_what_both_have_seen(prepared, tmp_path):
+    viewed = Mixture((MixtureSource("toy", "toy.jsonl", views=("conversation",)),))
+    stage = dataclasses.replace(TALK, samples=32, mixture=viewed)
+    launch(prepared("seen", stage, features=str(tmp_path / "features")), 2)
+    (folder,) = (tmp_path / "features").iterdir()
+    assert len(list(folder.glob("*.safetensors"))) == 2  # one of each
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is installed apart")

@@ -20,10 +20,11 @@ from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.views import apply, build_view
 from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS, get_preset, mini, vary
 from parfocal.models.templates import QWEN2_5_CHAT, VICUNA
-from parfocal.recipes import RECIPES, get_recipe, parts_of, run_recipe
+from parfocal.recipes import RECIPES, config_of, get_recipe, parts_of, run_recipe
 from parfocal.recipes.mini import mini_processor
 from parfocal.train.data import ConversationCollator, ConversationDataset
 from parfocal.train.parameters import freeze, trainable_counts
@@ -214,7 +215,12 @@ def test_groma_decays_everything_and_looks_around_slowly_while_it_learns_boxes()
     assert (first.objective, first.augment, first.optim.decay_all) == (
         "detection", "groma_detection", True
     )  # fmt: skip
-    assert first.optim.lr_factors == {"attention.offsets": 0.1}
+    assert first.optim.lr_factors == {"attention.offsets": 0.1, "cross_attention.offsets": 0.1}
+    with torch.device("meta"):
+        model = ParfocalForConditionalGeneration(config_of(get_recipe("groma")))
+    names = [name for name, _ in model.proposer.named_parameters() if ".offsets." in name]
+    assert len(names) == 2 * 2 * 6
+    assert all(first.optim.factor(f"model.proposer.{name}") == 0.1 for name in names)
     for stage in others:
         assert (stage.objective, stage.augment, stage.optim.lr_factors) == ("language", "none", {})
         assert stage.offer_ground_boxes
@@ -524,6 +530,22 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)
     assert config.token_ids == processor.settings.token_ids
+
+
+def test_a_run_goes_on_with_its_own_words_and_recipe(started, tmp_path, monkeypatch):
+    config, processor = parts_of(get_recipe("mini"))
+    config.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    saved = get_recipe("mini", ["seed=3", "benchmarks=[]"])
+    (tmp_path / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
+    monkeypatch.setattr(recipes, "parts_of", None)
+    run_recipe("mini", [], tmp_path, resume=True)
+    ((recipe, found, words, *_),) = started
+    assert recipe == saved
+    assert found.to_dict() == ParfocalConfig.from_pretrained(tmp_path / "start").to_dict()
+    assert words.settings == processor.settings
+    with pytest.raises(ConfigError, match="a run of the recipe 'mini', not of 'groma'"):
+        run_recipe("groma", [], tmp_path, resume=True)
 
 
 def test_a_budget_is_a_size_of_the_same_recipe(started, tmp_path):

@@ -146,7 +146,8 @@ class LlavaReader(Reader):
                 self.skip(misfit)
                 continue
             for role, text in zip(_ROLES, texts, strict=True):
-                if isinstance(text, GroundedText) and text.spans:
+                # a question may be the picture alone: it stays, or its answer would answer nothing
+                if isinstance(text, GroundedText) and (text.spans or role == "user"):
                     turns.append(Turn(role, text))
         return tuple(turns)
 

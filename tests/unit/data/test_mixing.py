@@ -246,8 +246,18 @@ def test_views_may_draw_anew_each_time(tmp_path: Path) -> None:
     ]
     assert epochs[0] == epochs[1]
     assert len({samples[0].turns[0].text.plain for samples in epochs[0]}) > 2
-    (row,) = open_mixture(mixed, task_views(mixed)).without_views().iterate(3)
+    (row,) = open_mixture(mixed, task_views(mixed)).rows_once().iterate()
     assert (row.id, row.regions, row.turns) == ("1", boxes, ())
+
+
+def test_all_rows_come_once_whatever_an_epoch_shows(folder: Path) -> None:
+    mixed = with_source(mixture(folder, "weighted", stop="first"), 0, views=("triple",), epochs=0.5)
+    opened = open_mixture(mixed, VIEWS)
+    assert opened.rows() < sum(SIZES.values())
+    rows = [opened.rows_once().iterate(0, rank, 2) for rank in range(2)]
+    assert sorted(flat(map(ids, rows))) == sorted(
+        f"{name}{number}" for name, size in SIZES.items() for number in range(size)
+    )
 
 
 def test_views_come_one_after_the_other_and_may_drop_rows(folder: Path) -> None:
@@ -354,6 +364,16 @@ def test_bad_rows_are_passed_over_up_to_a_limit(tmp_path: Path, caplog) -> None:
     stream.load_state_dict(state)
     assert ids(stream) == ["a3", "a5"]
     assert stream.skipped == 2 and "left out, number 2 of this process" in caplog.text
+
+
+def test_samples_are_those_that_an_epoch_gives(folder: Path, tmp_path: Path) -> None:
+    path = write_rows(tmp_path, "a", make_samples("a", 6))
+    path.write_text(path.read_text("utf-8").replace('{"', "{]", 1), "utf-8")
+    bad = Mixture((MixtureSource("a", str(path)),), skip_bad=1)
+    assert open_mixture(bad).samples() == 5
+    mixed = with_source(mixture(folder, "weighted", stop="first"), 1, views=("same",))
+    opened = open_mixture(mixed, VIEWS)
+    assert opened.samples() == opened.rows() < sum(SIZES.values())
 
 
 def test_streams_of_one_mixture_do_not_disturb_each_other(folder: Path) -> None:

@@ -130,6 +130,17 @@ def test_limits(tmp_path):
     assert len(kept(limits=BoxLimits(total=7, mode="per_image"))) == 7
 
 
+def test_many_labels_leave_no_more_than_the_models_have_slots(tmp_path):
+    boxes = [[4 * k, 4 * row, 4 * k + 4, 4 * row + 4] for row in range(9) for k in range(15)]
+    labels = [label for label in "ihgfedcba" for _ in range(15)]
+    scores = [k / 1000 for k in range(135)]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps([{"id": "1", "boxes": boxes, "scores": scores, "labels": labels}]))
+    sample = Sample("s", (ImageRef("a.png", 200, 200),), (), meta={"row": 0, "id": 1})
+    (joined,) = Proposals(path).add_to([sample])
+    assert sorted(joined.regions.to_json()) == sorted(boxes[35:])
+
+
 def test_boxes_turn_with_the_picture(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise

@@ -67,6 +67,13 @@ def test_many_labels_may_leave_more_than_the_total() -> None:
     assert len(limit(row_of_boxes(list("abcdef")), BoxLimits(total=3, per_label=2))) == 6
 
 
+def test_the_most_are_the_best_of_what_is_left_in_its_order() -> None:
+    boxes = row_of_boxes(list("bacba"))
+    assert limit(boxes, BoxLimits(total=4, per_label=1, most=2)) == boxes[[0, 1]]
+    assert limit(boxes, BoxLimits(total=4, per_label=2, most=4)) == boxes[[0, 3, 1, 2]]
+    assert limit(boxes, BoxLimits(total=None, most=3)) == boxes[:3]
+
+
 def test_a_crowded_text_leaves_one_a_label_however_few_there_are() -> None:
     boxes = row_of_boxes(["b", "a", "b"])
     assert limit(boxes, BoxLimits(), crowded=True) == boxes[[0, 1]]
@@ -92,7 +99,9 @@ def test_official_limits_follow_the_one_number() -> None:
         official_limits(50)
 
 
-@pytest.mark.parametrize("bad", [{"total": 0}, {"per_label": -1}, {"mode": "per_category"}])
+@pytest.mark.parametrize(
+    "bad", [{"total": 0}, {"per_label": -1}, {"most": 0}, {"mode": "per_category"}]
+)
 def test_impossible_limits_are_refused(bad: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         BoxLimits(**bad)

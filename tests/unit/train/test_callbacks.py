@@ -116,6 +116,12 @@ def test_pointing_needs_something_to_point_at(make_model, processor, toy_samples
         pointing_accuracy(make_model(), processor, toy_samples)
 
 
+def test_pointing_needs_questions_with_their_answers(make_model, processor, toy_talk):
+    caption = dataclasses.replace(toy_talk[0], turns=toy_talk[0].turns[1:2])
+    with pytest.raises(DataError, match=r"turns \['assistant'\]; to be scored, questions"):
+        pointing_accuracy(make_model(), processor, [caption])
+
+
 def test_language_on_scenes_is_scored_by_pointing(tiny_parts, toy_bank, in_process):
     stage = dataclasses.replace(
         FIND, name="talk", objective="language", trainable=("text",), best="", eval_every=0

@@ -26,6 +26,7 @@ from parfocal.train.mixture_data import (
     MixtureLoader,
     rank_and_world,
 )
+from parfocal.train.samples import UnreadableError
 from tests.unit.data.mixed import flat, make_samples, write_rows
 
 pytestmark = pytest.mark.filterwarnings(
@@ -51,6 +52,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, size in SIZES.items():
         write_rows(root, name, make_samples(name, size))
     return root
+
+
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_samples_whose_pictures_cannot_be_opened_are_left_out(folder, window, batch_size) -> None:
+    mixed = Mixture((MixtureSource("a", str(folder / "a.jsonl")),), seed=4, skip_bad=2)
+
+    def collate(samples: Sequence[Sample]) -> list[str]:
+        for sample in samples:
+            if sample.id in ("a3", "a8"):
+                raise UnreadableError("no picture", sample)
+        return ids(samples)
+
+    def load(mixture: Mixture = mixed) -> MixtureLoader:
+        found = open_mixture(mixture)
+        return MixtureLoader(found, batch_size, collate, rank=0, world=1, window=window)
+
+    loader, batches, states = load(), [], []
+    for batch in loader:
+        batches.append(batch)
+        states.append(json.loads(json.dumps(loader.state_dict())))
+    assert sorted(flat(batches)) == sorted({f"a{row}" for row in range(11)} - {"a3", "a8"})
+    for place, state in enumerate(states, 1):
+        again = load()
+        again.load_state_dict(state)
+        assert list(again) == batches[place:]
+    with pytest.raises(DataError, match="no picture"):
+        list(load(replace(mixed, skip_bad=1)))
+    last = load()  # what was left out before counts
+    last.load_state_dict(states[-1])
+    assert last.state_dict()["marks"][0][2] >= 1
 
 
 def opened(folder: Path, *views: str) -> OpenMixture:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from parfocal.boxes import Boxes
 from parfocal.data.jsonl import write_jsonl
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
@@ -184,6 +187,21 @@ def test_adapters_train_and_are_merged(train, tmp_path):
     assert any(name.startswith("projector.") for name in moved)
 
 
+def test_parts_of_the_language_model_train_beside_adapters(train):
+    stage = dataclasses.replace(
+        TALK, trainable=("projector", "text.model.embed_tokens"), lora=Lora(rank=2), first_row=9,
+        samples=8, optim=Optim(lr=3e-3, warmup_steps=1, weight_decay=0.0),
+    )  # fmt: skip
+    still = dataclasses.replace(stage, optim=dataclasses.replace(stage.optim, lr=1e-12))
+    before, after = train("still", still), train("adapted", stage)
+    (table,) = {"text.model.embed_tokens.weight", "text.lm_head.weight"} & set(after)
+    moved = (before[table] - after[table]).abs().amax(1) > 1e-6
+    assert not moved[:9].any()
+    assert moved[9:].any()
+    layer = "text.model.layers.0.self_attn.q_proj.weight"
+    assert float((before[layer] - after[layer]).abs().max()) > 1e-6
+
+
 def test_adapters_on_tables_are_refused(train):
     with pytest.raises(ConfigError, match=r"'model.embed_tokens', which is no linear layer"):
         train("none", dataclasses.replace(TALK, lora=Lora(targets=("embed_tokens",))))
@@ -201,6 +219,15 @@ def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatc
     monkeypatch.setattr(stages, "fill", lambda *args, **kwargs: 0)  # all is there
     monkeypatch.setattr(Sample, "open_image", None)
     assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
+
+
+def test_no_features_are_kept_of_what_trains(train, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    stage = dataclasses.replace(TALK, samples=4, trainable=("projector", "proposer"))
+    plain = train("plain", stage)
+    assert gap(plain, train("asked", stage, features=str(tmp_path / "features"))) == 0
+    assert "trains proposer, so no features are kept" in caplog.text
+    assert not (tmp_path / "features").exists()
 
 
 def test_batches_of_similar_length_read_what_was_kept(train, tmp_path, monkeypatch):
@@ -280,6 +307,33 @@ def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
     twice = dataclasses.replace(sample, images=sample.images * 2)
     with pytest.raises(DataError, match="has 2 pictures; training reads one"):
         AnswerCollator(processor)([twice])
+
+
+def test_a_picture_that_is_cut_off_is_left_out(train, files, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    shutil.copytree(files, tmp_path / "broken")
+    picture = tmp_path / "broken" / "pictures" / "3.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "broken"))
+    with pytest.raises(DataError, match=r"sample .*3\.png"):
+        train("stopped", stage)
+    skips = dataclasses.replace(stage.mixture, skip_bad=1)
+    train("left out", dataclasses.replace(stage, mixture=skips))
+    assert "left out, number 1 of this process: sample" in caplog.text
+
+
+def test_samples_without_questions_are_refused(processor, toy_samples):
+    with pytest.raises(DataError, match=r"no questions and answers.*Name a task view"):
+        AnswerCollator(processor)([toy_samples[0]])
+
+
+def test_more_regions_than_slots_are_refused_by_name(processor, toy_talk):
+    sample = toy_talk[0]
+    frame = sample.images[0].frame()
+    many = dataclasses.replace(sample, regions=Boxes([[0, 0, 9, 9]] * 7, frame))
+    with pytest.raises(DataError, match=rf"{sample.id!r} has 7 regions .* has 6 slots"):
+        AnswerCollator(processor, slots=6)([toy_talk[1], many])
+    AnswerCollator(processor, slots=7)([many])
 
 
 @pytest.mark.parametrize("order", ["score", "left_to_right"])

@@ -272,7 +272,11 @@ def test_activations_are_what_a_real_step_keeps(make_model, tiny_parts, toy_talk
 def test_every_preset_can_be_planned(name):
     config = get_preset(name)
     parts = {key.split(".")[0] for key, _ in meta_model(config).named_parameters()}
-    whole = Stage("whole", "language", tuple(parts), samples=8, batch_size=4, max_length=500)
+    elsewhere = Mixture((MixtureSource("far", "owner/rows", kind="hub", streaming=True),))
+    whole = Stage(
+        "whole", "language", tuple(parts), samples=8, batch_size=4, mixture=elsewhere,
+        max_length=500,
+    )  # fmt: skip
     few = dataclasses.replace(
         whole, name="few", trainable=("projector",), lora=Lora(), gradient_checkpointing=True
     )
@@ -366,6 +370,11 @@ def test_all_of_a_model_is_a_part(planned, tmp_path):
     assert problem.endswith("holds no weights (.safetensors, .bin or .pt).")
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert planned(TALK, weights={"model": str(tmp_path)}).problems == ()
+
+
+def test_one_weight_is_a_part(planned, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert planned(TALK, weights={"regions.context.scale": str(tmp_path)}).problems == ()
 
 
 def test_a_plan_is_json_and_comes_back(planned):

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
-from parfocal.errors import ConfigError, TrainingError
+from parfocal.errors import ConfigError, DataError, TrainingError
 from parfocal.train import run
 from parfocal.train.checkpoints import newest
 from parfocal.train.context import StageContext
@@ -210,6 +210,27 @@ def test_other_data_has_another_fingerprint(toy_bank, in_process):
     assert (prints[1]["first"], prints[1]["count"]) == (12, 12)
     digests = {entry["sha256_of_first_and_last"] for entry in prints}
     assert len(digests) == 3
+
+
+def test_the_data_of_a_stage_is_looked_at_when_it_is_to_train(tiny_parts, tmp_path, no_training):
+    missing = Mixture((MixtureSource("rows", "missing.jsonl"),))
+    later = dataclasses.replace(TALK, mixture=missing)
+    recipe, record = recipe_of(FIND, later), tmp_path / "run.json"
+    runtime = Runtime(data=str(tmp_path), stages=("find",))
+    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=runtime)
+    assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find"]
+    runtime = dataclasses.replace(runtime, stages=("talk",))
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=runtime)
+    (tmp_path / write_drawn(tmp_path, 2)).rename(tmp_path / "missing.jsonl")
+    start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=runtime)
+    assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find", "talk"]
+
+
+def test_features_of_scenes_are_refused(tiny_parts, tmp_path, no_training):
+    with pytest.raises(ConfigError, match=r"features are kept of language stages that read files"):
+        start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, 1, runtime=Runtime(features="seen"))
+    assert not no_training
 
 
 @pytest.mark.parametrize(("processes", "several"), [(1, False), (3, True)])

@@ -64,7 +64,8 @@ def test_the_mixture(datasets, pictures, read_all):
     assert words(samples[12]) == [
         ("user", "See here.\nWhat is it?"), ("assistant", "A cat.\nOr a dog.")
     ]  # fmt: skip
-    assert words(samples[16]) == [("assistant", "A cat on a mat.")]
+    # asked by the picture alone
+    assert words(samples[16]) == [("user", ""), ("assistant", "A cat on a mat.")]
     assert samples[16].id == "llava_mix665k:train:16"
     assert "id" not in samples[16].meta
     assert samples[7].meta == {"row": 7, "picture_row": 6, "id": "7", "image_key": "vg:7"}
