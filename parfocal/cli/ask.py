@@ -17,6 +17,7 @@ from parfocal.cli.common import (
     DialectOption,
     ImageArgument,
     JsonOption,
+    MaxNewTokensOption,
     ModelOption,
     ObjectOption,
     SaveOption,
@@ -25,6 +26,7 @@ from parfocal.cli.common import (
     check_save,
     check_words,
     finder_parts,
+    generation_options,
     load_picture,
     load_predictor,
     load_visual,
@@ -44,6 +46,7 @@ def ask(
     tagger: TaggerOption = None,
     detector: DetectorOption = None,
     boxes_cache: CacheOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -63,7 +66,8 @@ def ask(
     regions = None if isinstance(shown, Path) else parse_boxes(box, shown)
     crops = parse_objects(objects, shown)
     predictor = load_predictor(model, device, dialect, parts)
-    answer = predictor.ask(shown, question, boxes=regions, objects=crops)
+    options = generation_options(max_new_tokens)
+    answer = predictor.ask(shown, question, boxes=regions, objects=crops, **options)
     if as_json:
         show.print_json(answer.to_json())
     else:
@@ -109,6 +113,7 @@ def describe(
     tagger: TaggerOption = None,
     detector: DetectorOption = None,
     boxes_cache: CacheOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -122,11 +127,12 @@ def describe(
     picture = load_picture(image)
     regions = parse_boxes(box, picture)
     predictor = load_predictor(model, device, dialect, parts)
+    options = generation_options(max_new_tokens)
     if regions is None:
-        answer = predictor.describe(picture)
+        answer = predictor.describe(picture, **options)
         show.show_description(answer, as_json)
     else:
-        answers = predictor.describe(picture, boxes=regions)
+        answers = predictor.describe(picture, boxes=regions, **options)
         show.show_regions(picture, regions, answers, as_json)
         answer = show.named(regions, answers)
     show.save_answer(answer, save)

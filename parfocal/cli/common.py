@@ -73,6 +73,10 @@ CacheOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="D", help="'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.")
 ]
+MaxNewTokensOption = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 SaveOption = Annotated[
     Path | None,
@@ -326,6 +330,11 @@ def check_save(path: Path | None) -> None:
             f"--save {str(path)!r} is in a folder that does not exist. Make "
             f"{str(path.parent)!r} first."
         )
+
+
+def generation_options(max_new_tokens: int | None) -> dict[str, int]:
+    """What a command hands on to `ask` and `describe`; what was not said, the model decides."""
+    return {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
 
 
 def make_folder(path: Path) -> None:

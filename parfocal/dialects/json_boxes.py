@@ -1,7 +1,8 @@
 """Dialects whose boxes are JSON: `[{"bbox_2d": [147, 134, 619, 407], "label": "bowl"}]`.
 
 An answer is a list of objects, usually in a fence; one object alone is as good. Among words a
-phrase is an object in its place. Thinking is not part of an answer. What a family's own reader
+phrase is an object in its place. Thinking is not part of an answer, and no
+answer where it does not end. What a family's own reader
 would fail on, such as other keys or a bare list of numbers, is read and noted. An answer that holds
 no box, such as code or other JSON, is words as it stands.
 """
@@ -25,7 +26,7 @@ _BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
 _POINT_KEYS = ("point_2d", "point")
 _LABEL_KEYS = ("label", "text_content", "name", "category")
 
-_THINKING = re.compile(r"\A(?:(?!</think>).)*+</think>\s*|</?answer>", re.DOTALL)
+_THINKING = re.compile(r"\A(?:(?!</think>).)*+</think>\s*|\A\s*<think>.*\Z|</?answer>", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n?")
 _EMPTY = re.compile(r"\s*\[\s*\]\s*")
 _LIST_START = re.compile(r"\[\s*\Z")

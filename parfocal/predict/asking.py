@@ -12,6 +12,7 @@ import PIL.Image
 
 from parfocal.boxes import Boxes
 from parfocal.data.sample import cut
+from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Span
 from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame, load_image
@@ -176,6 +177,15 @@ def name_bare_boxes(answer: Answer, phrase: str) -> Answer:
             span = Nothing(phrase)
         spans.append(span)
     return replace(answer, text=GroundedText(tuple(spans)))
+
+
+def cut_short(count: int) -> Problem:
+    """Make the problem of an answer that has no end after `count` tokens."""
+    return Problem(
+        "truncated",
+        f"the answer is cut off after {count} tokens; max_new_tokens lets it be longer "
+        "(on the command line --max-new-tokens)",
+    )
 
 
 def no_video(model: str) -> ConfigError:

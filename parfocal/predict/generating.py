@@ -49,8 +49,8 @@ def generate(
         counts: number of pictures of each row.
         unique: name no region twice.
         options: of Transformers' `generate`, and `seed` and `streamer`. What they leave open, the
-            model's own generation settings say; a streamed or a sampled answer takes no beams that
-            were not asked for.
+            model's own generation settings say, save that an answer has `MAX_NEW_TOKENS` at most,
+            is not sampled, and where it is streamed or sampled takes no beams.
 
     Returns:
         New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
@@ -85,6 +85,14 @@ def generate(
     if regions is None or model.config.token_ids.first_region < 0:
         return tokens, None  # a family that names no regions
     return tokens, _confidence(model.config.token_ids.first_region, tokens, output, named)
+
+
+def is_cut_short(processor: ParfocalProcessor, tokens: Tensor) -> bool:
+    """Return True if nothing in an answer, int[N], ends it."""
+    whole = processor.tokenizer.decode(
+        tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return processor.text(tokens) == whole
 
 
 def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from parfocal.models.proposer import of_first
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
+    cut_short,
     name_bare_boxes,
     no_boxes,
     no_objects,
@@ -37,7 +38,7 @@ from parfocal.predict.asking import (
 )
 from parfocal.predict.chat import Chat
 from parfocal.predict.finding import BoxSupply, Finder
-from parfocal.predict.generating import generate
+from parfocal.predict.generating import generate, is_cut_short
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
 from parfocal.predict.seeing import Scene, is_visual_video, see
 
@@ -346,6 +347,9 @@ class Predictor:
                 named = scene.region_boxes(chosen, row, confidence)
             view = self.processor.view(frame, scene.warp(row), named)
             parsed = self.processor.decode(generated[row], view, expects_boxes)
+            if is_cut_short(self.processor, generated[row]):
+                problems = (*parsed.problems, cut_short(len(generated[row])))
+                parsed = replace(parsed, problems=problems)
             own = regions[row][0]
             answers.append(self._said(scene.image(row), question, parsed, named, own, timing))
         return answers

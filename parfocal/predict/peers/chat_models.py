@@ -30,6 +30,7 @@ from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.peers.verbs import Ask, Task, Verb
 
+THINK: Final = "<think>"
 ALL_VERBS: Final[frozenset[Verb]] = frozenset(
     {"ask", "locate", "describe", "describe regions", "chat"}
 )
@@ -163,10 +164,15 @@ class Qwen25VLPeer(ChatPeer):
 
 
 class Qwen3VLPeer(ChatPeer):
-    """Qwen3-VL: JSON, thousandths of the picture."""
+    """Qwen3-VL: JSON, thousandths of the picture. Some checkpoints think before they answer."""
 
     family = "Qwen3-VL"
     dialect_name = "qwen3_vl"
+
+    def whole_output(self, ask: Ask, view: View, text: str) -> str:
+        """Where the template opens the thinking, what the model wrote goes on with it."""
+        opened = self.prompt(ask, view).rstrip().endswith(THINK)
+        return THINK + text if opened and self.dialect.name == self.dialect_name else text
 
 
 class InternVLPeer(ChatPeer):

@@ -365,6 +365,20 @@ def test_no_more_tokens_than_allowed(tiny_predictor, picture, count):
     assert 1 <= counter.pieces <= count
 
 
+def test_an_answer_without_an_end_is_said_to_be_cut_off(tiny_predictor, picture, monkeypatch):
+    answer = tiny_predictor.ask(picture, "What?", max_new_tokens=2)
+    (problem,) = [problem for problem in answer.problems if problem.kind == "truncated"]
+    assert "after 2 tokens" in problem.detail
+    end = torch.tensor([[tiny_predictor.processor.tokenizer.eos_token_id]])
+
+    def ended(self, input_ids, **options):
+        sequences = torch.cat([input_ids, end], dim=1)
+        return SimpleNamespace(sequences=sequences, scores=(torch.zeros(1, 1000),))
+
+    monkeypatch.setattr(ParfocalForConditionalGeneration, "generate", ended)
+    assert not tiny_predictor.ask(picture, "What?", max_new_tokens=2).problems
+
+
 def told(answer) -> dict:
     """All of an answer but the time that it took."""
     return {key: value for key, value in answer.to_json().items() if key != "timing"}

@@ -376,6 +376,25 @@ def test_options_reach_the_generation(peer, street):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+def test_an_answer_that_is_cut_off_says_so(peer, street, monkeypatch):
+    one = peer("qwen3_vl")
+    answer = one.ask(street, "What?", max_new_tokens=3)
+    assert [problem.kind for problem in answer.problems] == ["truncated"]
+    reads(monkeypatch, one, "a car")
+    assert not one.ask(street, "What?").problems
+
+
+def test_thinking_that_the_template_opens_is_no_answer(peer, street, monkeypatch):
+    one = peer("qwen3_vl")
+    thinks = one.processor.chat_template.replace(
+        "assistant\n{% endif", "assistant\n<think>\n{% endif"
+    )
+    monkeypatch.setattr(one.processor, "chat_template", thinks)
+    for output, said in (("It is a", ""), ("It is a car.\n</think>\n\na car", "a car")):
+        reads(monkeypatch, one, output)
+        assert one.ask(street, "What?").text.plain == said
+
+
 # conversations
 
 
