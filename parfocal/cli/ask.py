@@ -60,7 +60,7 @@ def ask(
     Example: parfocal ask out/demo/scene.png "How many telephones are there?"
     """
     check_words(question, "question")
-    check_save(save)
+    check_save(save, image, objects)
     parts = finder_parts(tagger, detector, boxes_cache, box)
     shown = load_visual(image, box)
     regions = None if isinstance(shown, Path) else parse_boxes(box, shown)
@@ -95,7 +95,7 @@ def locate(
     """
     for phrase in phrases:
         check_words(phrase, "phrase")
-    check_save(save)
+    check_save(save, image)
     parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect, parts)
@@ -122,7 +122,7 @@ def describe(
 
     Example: parfocal describe out/demo/scene.png --save caption.html
     """
-    check_save(save)
+    check_save(save, image)
     parts = finder_parts(tagger, detector, boxes_cache, box)
     picture = load_picture(image)
     regions = parse_boxes(box, picture)
@@ -151,7 +151,7 @@ def propose(
 
     Example: parfocal propose out/demo/scene.png --top 5 --json
     """
-    check_save(save)
+    check_save(save, image)
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect)
     boxes = predictor.propose(picture, top=top)

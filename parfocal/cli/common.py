@@ -315,10 +315,24 @@ def check_words(words: str, what: str) -> None:
         )
 
 
-def check_save(path: Path | None) -> None:
-    """Refuse a `--save` that could not be written, before any work is done."""
+def check_save(path: Path | None, image: Path, objects: Sequence[str] | None = None) -> None:
+    """Refuse a `--save` that could not be written, before any work is done.
+
+    Args:
+        path: of `--save`.
+        image: the picture or video that is asked about, which is never written over.
+        objects: of `--object`; those that are files are not either.
+
+    Raises:
+        ConfigError: if the file's ending, its folder or the file itself is none to write to.
+    """
     if path is None:
         return
+    if path.exists() and any(_same_file(path, read) for read in (image, *(objects or ()))):
+        raise ConfigError(
+            f"--save {str(path)!r} is a picture that is asked about, and would be written over. "
+            "Give the answer another name."
+        )
     if path.suffix.lower() not in SAVE_SUFFIXES:
         raise ConfigError(
             f"--save {str(path)!r} ends in {path.suffix!r}; the kinds of file are "
@@ -330,6 +344,10 @@ def check_save(path: Path | None) -> None:
             f"--save {str(path)!r} is in a folder that does not exist. Make "
             f"{str(path.parent)!r} first."
         )
+
+
+def _same_file(path: Path, read: str | Path) -> bool:
+    return Path(read).exists() and path.samefile(read)
 
 
 def generation_options(max_new_tokens: int | None) -> dict[str, int]:
