@@ -519,6 +519,14 @@ def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(
     assert prompts[1] == "<user>What?<answer>an apple <end><user>And?<answer>"
 
 
+def test_a_chat_in_numbers_goes_on_after_a_bracket_that_is_no_box(wordy, picture, prompts, say):
+    say(wordy["coordinates"], "a dog [0.1, 0.2] here<end>")
+    chat = wordy["coordinates"].chat(picture)
+    assert chat.ask("What?").problems
+    chat.ask("And?")
+    assert "a dog [0.1, 0.2] here" in prompts[1]
+
+
 def test_a_chat_goes_on_when_a_named_proposal_gives_way_to_a_box(
     tiny_predictor, picture, prompts, say
 ):
