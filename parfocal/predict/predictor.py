@@ -253,6 +253,7 @@ class Predictor:
 
     def _see(self, images: Sequence[Visual], video: bool = False) -> Scene:
         """Load and encode every different picture, and video if the verb takes one, once."""
+        images = list(images)  # held: what a lazy sequence gives anew must not share an identity
         if not images:
             raise DataError("no pictures were given.")
         if any(map(is_visual_video, images)):

@@ -6,15 +6,17 @@ import functools
 import io
 import math
 import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from parfocal.boxes import Boxes, Frame
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
-from parfocal.errors import DataError, DialectError, FrameError, ShapeError
+from parfocal.errors import ConfigError, DataError, DialectError, FrameError, ShapeError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
@@ -219,6 +221,24 @@ def test_the_same_picture_is_encoded_once(tiny_predictor, pictures, encoded):
     assert str(answers[0]) == str(answers[3])
     assert answers[1].proposals.frame == Frame("image", 128, 64)
     assert answers[0].proposals == answers[2].proposals
+
+
+class Lazy(Sequence):
+    """Pictures of one colour each, opened anew on every access and held by nobody."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return Image.new("RGB", (40 + index, 40), (40 * index, 0, 0))
+
+
+def test_pictures_of_a_lazy_sequence_are_not_taken_for_each_other(tiny_predictor, encoded):
+    answers = tiny_predictor.ask_batch(Lazy(), ["What?"] * 6, **SHORT)
+    assert encoded == [6]
+    assert [answer.image.width for answer in answers] == [40, 41, 42, 43, 44, 45]
 
 
 def test_regions_of_a_picture_share_its_encoding(tiny_predictor, picture, encoded):

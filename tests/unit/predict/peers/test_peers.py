@@ -395,6 +395,15 @@ def test_thinking_that_the_template_opens_is_no_answer(peer, street, monkeypatch
         assert one.ask(street, "What?").text.plain == said
 
 
+def test_pictures_of_a_lazy_sequence_are_not_taken_for_each_other(peer):
+    class Lazy(list):
+        def __iter__(self):
+            return (Image.new("RGB", (40 + index, 40)) for index in range(6))
+
+    opened = peer("qwen3_vl").open(Lazy([None] * 6))
+    assert [image.width for image in opened] == [40, 41, 42, 43, 44, 45]
+
+
 # conversations
 
 
