@@ -205,6 +205,14 @@ def no_objects(model: str) -> ConfigError:
     )
 
 
+def no_proposals(model: str) -> ConfigError:
+    """Make the error of a model that was asked for proposals and has no proposer."""
+    return ConfigError(
+        f"{model} proposes no boxes: it has no proposer. Ask a model that has one, such as mini, "
+        "Groma or OWLv2, or find boxes with parfocal.detectors."
+    )
+
+
 def no_boxes(model: str, dialect: str, instead: str = "") -> ConfigError:
     """Make the error of a model that was given boxes and cannot be told of any.
 

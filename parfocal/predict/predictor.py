@@ -26,10 +26,10 @@ from parfocal.models.proposer import of_first
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
-    cut_short,
     name_bare_boxes,
     no_boxes,
     no_objects,
+    no_proposals,
     no_video,
     read_boxes,
     read_objects,
@@ -38,7 +38,7 @@ from parfocal.predict.asking import (
 )
 from parfocal.predict.chat import Chat
 from parfocal.predict.finding import BoxSupply, Finder
-from parfocal.predict.generating import generate, is_cut_short
+from parfocal.predict.generating import generate, note_cut
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
 from parfocal.predict.seeing import Scene, is_visual_video, see
 
@@ -76,6 +76,10 @@ class Predictor:
     def takes_video(self) -> bool:
         """True if the model reads several frames at a time."""
         return self.processor.settings.vision.video != "none"
+
+    @property
+    def _proposes(self) -> bool:
+        return self.model.config.proposer.kind != "none"
 
     @property
     def decoding(self) -> str:
@@ -146,7 +150,11 @@ class Predictor:
         return self.describe_regions_batch([image], [boxes], **options)[0]
 
     def propose(self, image: Picture, top: int = 20) -> Boxes:
-        """Return up to `top` object boxes with scores, best first, in pixels of the picture."""
+        """Return up to `top` object boxes with scores, best first, in pixels of the picture.
+
+        Raises:
+            ConfigError: if the model proposes none, as MG-LLaVA.
+        """
         return self.propose_batch([image], top)[0]
 
     def chat(self, image: Picture) -> Chat:
@@ -244,6 +252,8 @@ class Predictor:
     def propose_batch(self, images: Sequence[Picture], top: int = 20) -> list[Boxes]:
         """Return proposals of every picture; see `propose`."""
         scene = self._see(images)
+        if not self._proposes:
+            raise no_proposals(self.name)
         with torch.inference_mode():
             regions = self.model.propose(scene.features[scene.order])
         found = [scene.region_boxes(regions, row) for row in range(len(images))]
@@ -319,7 +329,8 @@ class Predictor:
         self._check_boxes(scene, regions)
         started = time.perf_counter()
         counts, order = scene.counts, scene.order
-        boxes = [own for row in self._supply.complete(scene, regions) for own in row]
+        entered = self._supply.complete(scene, regions)
+        boxes = [own for row in entered for own in row]
         warps = [scene.warps[index] for index in order]
         text = self.processor.ask(questions, boxes, warps, history, counts, objects)
         text = text.to(self.model.device)
@@ -348,9 +359,9 @@ class Predictor:
                 named = scene.region_boxes(chosen, row, confidence)
             view = self.processor.view(frame, scene.warp(row), named)
             parsed = self.processor.decode(generated[row], view, expects_boxes)
-            if is_cut_short(self.processor, generated[row]):
-                problems = (*parsed.problems, cut_short(len(generated[row])))
-                parsed = replace(parsed, problems=problems)
+            parsed = note_cut(parsed, generated[row], self.processor)
+            if not (self._proposes or len(entered[row][0])):
+                named = Boxes.empty(frame)  # a slot that only fills the place of boxes
             own = regions[row][0]
             answers.append(self._said(scene.image(row), question, parsed, named, own, timing))
         return answers

@@ -576,7 +576,7 @@ def wordy(make_tiny):
 def test_a_model_without_regions_answers_but_does_not_propose(wordy, picture, dialect):
     answer = wordy[dialect].ask(picture, "What?", **SHORT)
     assert answer.proposals == Boxes.empty(image_frame(picture))
-    with pytest.raises(ShapeError, match="no region encoder"):
+    with pytest.raises(ConfigError, match=f"{dialect} proposes no boxes"):
         wordy[dialect].propose(picture)
 
 
