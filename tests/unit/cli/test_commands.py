@@ -126,6 +126,13 @@ def test_locate_text_is_a_table(run, loaded, scene) -> None:
     assert lines[3] == ["a", "dog", "not", "there"]
 
 
+def test_locate_tells_an_unreadable_answer_from_a_refusal(run, loaded, scene) -> None:
+    done = run("locate", scene, "unread", "a dog")
+    lines = words_of(done.out)
+    assert [lines[2], lines[3]] == [["unread", "no", "box", "read"], ["a", "dog", "not", "there"]]
+    assert "no_box: 'here'" in done.err
+
+
 def test_ask_json(run, loaded, scene) -> None:
     done = run("ask", scene, "Where?", "--box", "1,2,3,4", "--box", "5,6,7,8", "--json")
     got = json.loads(done.out)
