@@ -137,7 +137,7 @@ def test_a_slot_that_only_fills_a_place_is_no_proposal(models, picture):
         slots.propose(picture)
     bare, given = slots.ask_batch([picture] * 2, ["What?"] * 2, [None, [BOX]], **SHORT)
     assert len(bare.proposals) == 0
-    assert given.proposals.xyxy[0] == pytest.approx(BOX, abs=1e-3)
+    assert given.proposals.xyxy[0] == pytest.approx(BOX, abs=1)  # of the pixels of the input
 
 
 # videos
