@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,7 @@ def test_what_was_answered_before_a_failure_is_kept(
             raise KeyboardInterrupt
         return describe_batch(*words)
 
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
     monkeypatch.setattr(oracle, "describe_batch", interrupted)
     with caplog.at_level("WARNING", "parfocal"), pytest.raises(KeyboardInterrupt):
         run_benchmark(
