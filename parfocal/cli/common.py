@@ -101,17 +101,17 @@ class FinderParts:
 
 
 def console() -> Console:
-    """For results: stdout."""
+    """For results: stdout; words are printed as they are, `[old]` and `:100:` too."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False)
+    return Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
 
 
 def error_console() -> Console:
     """For everything else: stderr."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
 
 
 def complain(error: BaseException) -> None:
@@ -167,7 +167,9 @@ def load_predictor(
     model: str, device: str, dialect: str | None = None, parts: FinderParts | None = None
 ) -> AnyPredictor:
     """Load a model, and the finder of its boxes, while telling so on stderr."""
-    with error_console().status(f"loading {model}"):
+    from rich.text import Text
+
+    with error_console().status(Text(f"loading {model}")):
         from transformers.utils import logging as hub_logging
 
         from parfocal import predict

@@ -11,6 +11,8 @@ import pytest
 from jsonschema import validate
 from PIL import Image
 
+from parfocal.cli.common import console
+from parfocal.cli.evaluate import report_table
 from parfocal.errors import DataError
 from parfocal.recipes import get_recipe
 from parfocal.train.plan import Plan
@@ -419,6 +421,18 @@ def test_data_check_lists_issues_and_exits_1(run, tmp_path) -> None:
     assert json.loads(run("data", "check", path, "--json").out)["bad_rows"] == 2
     path.write_text("")
     assert run("data", "check", path).code in (0, 1)
+
+
+def test_words_are_printed_as_they_are(run, tmp_path) -> None:
+    path = tmp_path / "[old].jsonl"
+    path.write_text("\n" * 99 + "{]\n")
+    assert f"{path}:100: " in run("data", "check", path).out
+
+
+def test_a_name_in_brackets_is_printed_as_a_heading(capsys) -> None:
+    report = {"benchmark": "scenes", "protocol": {"model": "out/[old]"}}
+    console().print(report_table(report))
+    assert "scenes: out/[old]" in capsys.readouterr().out
 
 
 def test_stdout_holds_results_only(run, loaded, scene, tmp_path) -> None:
