@@ -303,6 +303,17 @@ def test_proposals_are_the_boxes_of_the_family_s_own_question(family, peer, stre
     np.testing.assert_allclose(boxes.xyxy, [BOX], atol=0.1)
 
 
+def test_a_line_of_text_is_one_box(peer, street, monkeypatch):
+    corners = "<loc_200><loc_310><loc_590><loc_300><loc_600><loc_890><loc_210><loc_900>"
+    reads(monkeypatch, peer("florence2"), "STOP" + corners + "GO" + corners)
+    answer = peer("florence2").ask(street, "<OCR_WITH_REGION>")
+    assert [(phrase.text, len(phrase.boxes)) for phrase in answer.phrases] == [
+        ("STOP", 1),
+        ("GO", 1),
+    ]
+    np.testing.assert_allclose(answer.boxes.xyxy, [BOX, BOX], atol=0.1)
+
+
 # real generation
 
 
