@@ -185,4 +185,8 @@ class InternVLPeer(ChatPeer):
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:
         """The dialect's question; proposals are what its question for all objects gives."""
-        return super().question_for(task, self.things if task == "propose" else phrase)
+        if task != "propose":
+            return super().question_for(task, phrase)
+        asked = super().question_for(task, self.things)
+        own = self.dialect.name == self.dialect_name  # is published without marks around "objects"
+        return GroundedText.of(asked.plain) if own else asked

@@ -292,8 +292,8 @@ def test_proposals_are_the_boxes_of_the_family_s_own_question(family, peer, stre
         "florence2": "<loc_200><loc_300><loc_600><loc_900><loc_0><loc_0><loc_500><loc_500>",
     }[family]
     question = {
-        "internvl": "Please detect and label all <ref>objects</ref> in the following image and "
-        "mark their positions.",
+        "internvl": "Please detect and label all objects in the following image and mark their "
+        "positions.",
         "florence2": "Locate the region proposals in the image.",
     }[family]
     seen = reads(monkeypatch, peer(family), output)
