@@ -11,9 +11,10 @@ import pytest
 from jsonschema import validate
 from PIL import Image
 
+from parfocal import predict
 from parfocal.cli.common import console
 from parfocal.cli.evaluate import report_table
-from parfocal.errors import DataError
+from parfocal.errors import ConfigError, DataError
 from parfocal.recipes import get_recipe
 from parfocal.train.plan import Plan
 from parfocal.train.runtime import Runtime
@@ -456,6 +457,21 @@ def test_demo_writes_pictures_a_page_and_data(run, loaded, tiny_scenes, tmp_path
     got = json.loads(run("demo", "--out", out, "--json").out)
     assert [step["kind"] for step in got["steps"]] == [step[2:] for step in steps]
     assert all(Path(step["file"]).is_file() for step in got["steps"])
+
+
+def test_demo_leaves_out_what_a_model_cannot_do(
+    run, loaded, tiny_scenes, tmp_path, monkeypatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("table cannot propose")
+
+    monkeypatch.setattr(type(predict.load("mini")), "propose", refuse)
+    done = run("demo", "--out", tmp_path, "--json")
+    kinds = [step["kind"] for step in json.loads(done.out)["steps"]]
+    assert kinds == ["describe", "locate", "locate", "locate", "ask", "name"]
+    assert "things worth asking about: left out" in done.err
+    assert "table cannot propose" in done.err
+    assert (tmp_path / "index.html").is_file()
 
 
 def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
