@@ -125,7 +125,10 @@ def stored_size(path: str | Path) -> tuple[int, int, int]:
     try:
         with Image.open(file, formats=FORMATS) as opened:
             orientation = _orientation(opened)
-            return *opened.size, orientation if orientation in _UPRIGHT else 1
+            width, height = opened.size
+            if opened.format == "TIFF" and 5 <= orientation <= 8:
+                width, height = height, width  # Pillow gives the upright size of a TIFF
+            return width, height, orientation if orientation in _UPRIGHT else 1
     except UnidentifiedImageError as err:
         raise ImageError(f"{name} is not a picture that parfocal can read.") from err
     except Exception as err:  # plugins raise whatever broken headers lead to

@@ -17,6 +17,7 @@ from parfocal.cli.common import (
     DialectOption,
     ImageArgument,
     JsonOption,
+    MaxNewTokensOption,
     ModelOption,
     ObjectOption,
     SaveOption,
@@ -25,6 +26,7 @@ from parfocal.cli.common import (
     check_save,
     check_words,
     finder_parts,
+    generation_options,
     load_picture,
     load_predictor,
     load_visual,
@@ -44,6 +46,7 @@ def ask(
     tagger: TaggerOption = None,
     detector: DetectorOption = None,
     boxes_cache: CacheOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -57,13 +60,14 @@ def ask(
     Example: parfocal ask out/demo/scene.png "How many telephones are there?"
     """
     check_words(question, "question")
-    check_save(save)
+    check_save(save, image, objects)
     parts = finder_parts(tagger, detector, boxes_cache, box)
     shown = load_visual(image, box)
     regions = None if isinstance(shown, Path) else parse_boxes(box, shown)
     crops = parse_objects(objects, shown)
     predictor = load_predictor(model, device, dialect, parts)
-    answer = predictor.ask(shown, question, boxes=regions, objects=crops)
+    options = generation_options(max_new_tokens)
+    answer = predictor.ask(shown, question, boxes=regions, objects=crops, **options)
     if as_json:
         show.print_json(answer.to_json())
     else:
@@ -91,7 +95,7 @@ def locate(
     """
     for phrase in phrases:
         check_words(phrase, "phrase")
-    check_save(save)
+    check_save(save, image)
     parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect, parts)
@@ -109,6 +113,7 @@ def describe(
     tagger: TaggerOption = None,
     detector: DetectorOption = None,
     boxes_cache: CacheOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -117,16 +122,17 @@ def describe(
 
     Example: parfocal describe out/demo/scene.png --save caption.html
     """
-    check_save(save)
+    check_save(save, image)
     parts = finder_parts(tagger, detector, boxes_cache, box)
     picture = load_picture(image)
     regions = parse_boxes(box, picture)
     predictor = load_predictor(model, device, dialect, parts)
+    options = generation_options(max_new_tokens)
     if regions is None:
-        answer = predictor.describe(picture)
+        answer = predictor.describe(picture, **options)
         show.show_description(answer, as_json)
     else:
-        answers = predictor.describe(picture, boxes=regions)
+        answers = predictor.describe(picture, boxes=regions, **options)
         show.show_regions(picture, regions, answers, as_json)
         answer = show.named(regions, answers)
     show.save_answer(answer, save)
@@ -145,7 +151,7 @@ def propose(
 
     Example: parfocal propose out/demo/scene.png --top 5 --json
     """
-    check_save(save)
+    check_save(save, image)
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect)
     boxes = predictor.propose(picture, top=top)

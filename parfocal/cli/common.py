@@ -73,6 +73,10 @@ CacheOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="D", help="'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.")
 ]
+MaxNewTokensOption = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", metavar="N", min=1, help="Longest answer, in tokens."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 SaveOption = Annotated[
     Path | None,
@@ -97,17 +101,17 @@ class FinderParts:
 
 
 def console() -> Console:
-    """For results: stdout."""
+    """For results: stdout; words are printed as they are, `[old]` and `:100:` too."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False)
+    return Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
 
 
 def error_console() -> Console:
     """For everything else: stderr."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False)
+    return Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
 
 
 def complain(error: BaseException) -> None:
@@ -163,7 +167,9 @@ def load_predictor(
     model: str, device: str, dialect: str | None = None, parts: FinderParts | None = None
 ) -> AnyPredictor:
     """Load a model, and the finder of its boxes, while telling so on stderr."""
-    with error_console().status(f"loading {model}"):
+    from rich.text import Text
+
+    with error_console().status(Text(f"loading {model}")):
         from transformers.utils import logging as hub_logging
 
         from parfocal import predict
@@ -311,10 +317,24 @@ def check_words(words: str, what: str) -> None:
         )
 
 
-def check_save(path: Path | None) -> None:
-    """Refuse a `--save` that could not be written, before any work is done."""
+def check_save(path: Path | None, image: Path, objects: Sequence[str] | None = None) -> None:
+    """Refuse a `--save` that could not be written, before any work is done.
+
+    Args:
+        path: of `--save`.
+        image: the picture or video that is asked about, which is never written over.
+        objects: of `--object`; those that are files are not either.
+
+    Raises:
+        ConfigError: if the file's ending, its folder or the file itself is none to write to.
+    """
     if path is None:
         return
+    if path.exists() and any(_same_file(path, read) for read in (image, *(objects or ()))):
+        raise ConfigError(
+            f"--save {str(path)!r} is a picture that is asked about, and would be written over. "
+            "Give the answer another name."
+        )
     if path.suffix.lower() not in SAVE_SUFFIXES:
         raise ConfigError(
             f"--save {str(path)!r} ends in {path.suffix!r}; the kinds of file are "
@@ -326,6 +346,15 @@ def check_save(path: Path | None) -> None:
             f"--save {str(path)!r} is in a folder that does not exist. Make "
             f"{str(path.parent)!r} first."
         )
+
+
+def _same_file(path: Path, read: str | Path) -> bool:
+    return Path(read).exists() and path.samefile(read)
+
+
+def generation_options(max_new_tokens: int | None) -> dict[str, int]:
+    """What a command hands on to `ask` and `describe`; what was not said, the model decides."""
+    return {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
 
 
 def make_folder(path: Path) -> None:

@@ -62,13 +62,14 @@ def convert(
 
     Example: parfocal convert mini out/fresh --text mini
     """
+    from rich.text import Text
     from transformers.utils import logging as hub_logging
 
     from parfocal.models.checkpoints import official
 
     kind = parse_dtype(dtype)
     hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it tears the status line
-    with error_console().status(f"converting {source}"):
+    with error_console().status(Text(f"converting {source}")):
         report = official.convert(source, target, family, vision or (), text, stage, kind)
     if as_json:
         show.print_json(report_json(report))
@@ -109,11 +110,9 @@ def report_json(report: Report) -> dict[str, Any]:
 def show_report(report: Report) -> None:
     """Print counts, and the reasons of what was dropped and kept."""
     out = console()
-    out.print(str(report), markup=False, soft_wrap=True)
+    out.print(str(report), soft_wrap=True)
     for what, names in (("dropped", report.dropped), ("kept initial", report.kept)):
         for reason in dict.fromkeys(names.values()):
             count = sum(value == reason for value in names.values())
             example = next(name for name, value in names.items() if value == reason)
-            out.print(
-                f"  {what} {count}: {reason} (such as {example})", markup=False, soft_wrap=True
-            )
+            out.print(f"  {what} {count}: {reason} (such as {example})", soft_wrap=True)

@@ -39,7 +39,7 @@ def check(file: FileArgument, images: RootOption = None, as_json: JsonOption = F
     else:
         out = console()
         for issue in report.issues:
-            out.print(str(issue), soft_wrap=True, markup=False)
+            out.print(str(issue), soft_wrap=True)
         out.print(f"{report.rows} rows, {report.bad_rows} with something wrong")
     if not report.ok:
         raise DataError(_verdict(file, report.bad_rows, report.rows) + _advice(file, report))
@@ -170,7 +170,7 @@ def stats(
         show.print_json({"schema": "parfocal.stats/1", "file": str(file), **counted.to_json()})
     else:
         for name, values in counted.summary():
-            console().print(f"{name:<16} {values}", soft_wrap=True, markup=False)
+            console().print(f"{name:<16} {values}", soft_wrap=True)
     _warn_if_empty(file, counted.rows)
     if save is not None:
         from parfocal.data.charts import draw_stats
@@ -259,10 +259,10 @@ def _print_mixture(report: MixtureReport, leaks: str) -> None:
     out = console()
     out.print(table)
     words = f"{report.rows:,} rows in the first epoch, {report.interleave}, seed {report.seed}"
-    out.print(words, markup=False)
-    out.print(f"first: {', '.join(report.first)}", soft_wrap=True, markup=False)
+    out.print(words)
+    out.print(f"first: {', '.join(report.first)}", soft_wrap=True)
     guard = leaks if report.leaks["benchmarks"] else "no benchmarks named, nothing to compare with"
-    out.print(f"leaks ({report.leaks['policy']}): {guard}", soft_wrap=True, markup=False)
+    out.print(f"leaks ({report.leaks['policy']}): {guard}", soft_wrap=True)
 
 
 def _advice(file: Path, report: CheckReport) -> str:

@@ -111,12 +111,14 @@ def show_facts(facts: dict[str, dict[str, Any]], as_json: bool) -> None:
     if as_json:
         show.print_json(facts)
         return
+    from rich.text import Text
+
     out = console()
     for group, values in facts.items():
-        out.print(f"[bold]{group}[/bold]")
+        out.print(Text(group, "bold"))
         for name, value in values.items():
             out.print(f"  {name:<16} ", end="")
-            out.print(str(value), markup=False, soft_wrap=True)
+            out.print(str(value), soft_wrap=True)
 
 
 def collect_facts() -> dict[str, dict[str, Any]]:

@@ -45,11 +45,10 @@ def colour_text(grounded: GroundedText) -> Text:
 def box_table(rows: Iterable[tuple[Text | str, Boxes]], first: str = "phrase") -> Table:
     """One line a box: the words, the corners in pixels and, if any has one, the score; aligned.
 
-    A row without boxes says so in place of its numbers.
+    A row without boxes has its words alone.
     """
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     pairs = list(rows)
     scored = any(boxes.scores is not None and len(boxes) for _, boxes in pairs)
@@ -59,7 +58,7 @@ def box_table(rows: Iterable[tuple[Text | str, Boxes]], first: str = "phrase") -
         table.add_column(name, justify="right", no_wrap=True)
     for words, boxes in pairs:
         if len(boxes) == 0:
-            table.add_row(Text.assemble(words, ("  not there", "dim")))
+            table.add_row(words)
         for row, xyxy in enumerate(boxes.xyxy):
             numbers = [f"{value:.1f}" for value in xyxy]
             if boxes.scores is not None:
@@ -186,13 +185,20 @@ def joined(answers: Sequence[Answer], texts: Sequence[GroundedText], question: s
 def show_located(
     picture: Image.Image, phrases: Sequence[str], answers: Sequence[Answer], as_json: bool
 ) -> None:
-    """Print where each phrase is."""
+    """Print where each phrase is, or why there is no box of it."""
+    from rich.text import Text
+
     if as_json:
         results = [located_json(p, a) for p, a in zip(phrases, answers, strict=True)]
         print_json(header_json(picture, answers[0].model, results))
         return
     boxes = [answer.boxes for answer in answers]
-    console().print(box_table(zip(coloured(phrases, boxes), boxes, strict=True)))
+    words = coloured(phrases, boxes)
+    for line, answer, found in zip(words, answers, boxes, strict=True):
+        if not len(found):
+            none = "not there" if answer.text.is_nothing else "no box read"
+            line.append_text(Text(f"  {none}", "dim"))
+    console().print(box_table(zip(words, boxes, strict=True)))
     for answer in answers:
         show_problems(answer.problems)
 

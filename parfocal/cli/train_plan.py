@@ -44,9 +44,9 @@ def show_plan(found: Plan, as_json: bool = False) -> None:
     else:
         out.print("no stage is left to train")
     for name in found.to_fetch:
-        out.print(f"to be fetched: {name}", soft_wrap=True, markup=False)
+        out.print(f"to be fetched: {name}", soft_wrap=True)
     for problem in found.problems:
-        out.print(f"problem: {problem}", soft_wrap=True, markup=False)
+        out.print(f"problem: {problem}", soft_wrap=True)
     count = len(found.problems)
     out.print({0: "no problems", 1: "1 problem"}.get(count, f"{count} problems"))
 

@@ -44,14 +44,29 @@ def resolve_device(name: str | torch.device) -> torch.device:
     """A device by name; `auto` is a GPU if there is one.
 
     Raises:
-        ConfigError: if it is not known, or there is no GPU.
+        ConfigError: if it is none of cpu, cuda and mps, or is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as err:
-        raise ConfigError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N.") from err
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} was asked for but torch sees no GPU; use cpu.")
+        raise _unknown_device(name) from err
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise _unknown_device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device {str(name)!r} was asked for but torch sees no MPS; use cpu.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise ConfigError(f"device {str(name)!r} was asked for but torch sees no GPU; use cpu.")
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device {str(name)!r} was asked for, torch sees {count}: cuda:0 to "
+                f"cuda:{count - 1}. Use one of these."
+            )
     return device
+
+
+def _unknown_device(name: str | torch.device) -> ConfigError:
+    return ConfigError(f"device {str(name)!r} is not known; use auto, cpu, cuda, cuda:N or mps.")

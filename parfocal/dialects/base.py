@@ -55,7 +55,8 @@ class Problem:
     Attributes:
         kind: a word of the shared vocabulary: no_box, wrong_arity, truncated_box, truncated_json,
             out_of_range, inverted, degenerate, in_padding, repetition, wrong_frame, format_drift,
-            token_spacing, unlabelled_box, empty_label, unknown_region_index.
+            token_spacing, unlabelled_box, empty_label, unknown_region_index; and of a predictor,
+            which knows how an output ended, truncated.
         detail: the offending piece of output and what was done about it.
     """
 

@@ -1,8 +1,8 @@
 """The Florence-2 dialect: labels before their boxes, `car<loc_52><loc_332><loc_932><loc_774>`.
 
 Bins 0 to 999, of which the middle is read; polygons are read as their bounds. Questions are task
-tokens, which the family's processor turns into sentences. Eight tokens a text line, the answer to
-OCR with regions, look like two boxes and are read so.
+tokens, which the family's processor turns into sentences. OCR with regions answers with the corners
+of each text line, eight tokens that look like two boxes: who knows the task calls `bound_quads`.
 
 Source: Transformers Florence2PostProcessor and the remote code of the model.
 Deviates: boxes stay fractions of a pixel (the native post-processing cuts them to whole ones),
@@ -23,6 +23,23 @@ from parfocal.dialects.listing import SEPARATOR, Item, list_spans
 from parfocal.dialects.loc_tokens import DIGITS, LocTokens
 from parfocal.dialects.peer import Questions
 from parfocal.dialects.reader import Reader
+
+_QUAD = re.compile(r"(?:<loc_[0-9]+>){8}")
+
+
+def bound_quads(output: str) -> str:
+    """The output with every four corners of a text line as the box around them.
+
+    >>> bound_quads("EXIT<loc_10><loc_22><loc_90><loc_20><loc_91><loc_40><loc_11><loc_42>")
+    'EXIT<loc_10><loc_20><loc_91><loc_42>'
+    """
+
+    def bound(quad: re.Match[str]) -> str:
+        numbers = [int(digits) for digits in DIGITS.findall(quad[0])]
+        xs, ys = numbers[::2], numbers[1::2]
+        return "".join(f"<loc_{number}>" for number in (min(xs), min(ys), max(xs), max(ys)))
+
+    return _QUAD.sub(bound, output)
 
 
 class Florence2(LocTokens):

@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+# A fraction comes from a pixel by rounded steps: 214 of 428 may lie a hair below a half, and a
+# number that is a whole one but for that must not be cut to the one before.
+SLACK = 1e-9
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -58,7 +62,7 @@ class Grid:
             if self.least is not None:
                 tail = tail[: self.least] + tail[self.least :].rstrip("0")
             return f"{head}.{tail}" if tail else head
-        whole = math.floor(number) if self.cut else round(number)
+        whole = math.floor(number + SLACK) if self.cut else round(number)
         return f"{whole:0{self.width}d}"
 
     def read(self, number: float) -> float:

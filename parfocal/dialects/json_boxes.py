@@ -1,8 +1,10 @@
 """Dialects whose boxes are JSON: `[{"bbox_2d": [147, 134, 619, 407], "label": "bowl"}]`.
 
 An answer is a list of objects, usually in a fence; one object alone is as good. Among words a
-phrase is an object in its place. Thinking is not part of an answer. What a family's own reader
-would fail on, such as other keys or a bare list of numbers, is read and noted.
+phrase is an object in its place. Thinking is not part of an answer, and no
+answer where it does not end. What a family's own reader
+would fail on, such as other keys or a bare list of numbers, is read and noted. An answer that holds
+no box, such as code or other JSON, is words as it stands.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
 _POINT_KEYS = ("point_2d", "point")
 _LABEL_KEYS = ("label", "text_content", "name", "category")
 
-_THINKING = re.compile(r"\A(?:(?!</think>).)*+</think>\s*|</?answer>", re.DOTALL)
+_THINKING = re.compile(r"\A(?:(?!</think>).)*+</think>\s*|\A\s*<think>.*\Z|</?answer>", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n?")
 _EMPTY = re.compile(r"\s*\[\s*\]\s*")
 _LIST_START = re.compile(r"\[\s*\Z")
@@ -32,7 +34,9 @@ _LIST_END = re.compile(r"\s*,?\s*\](?:\s*\Z)?")
 _BETWEEN = re.compile(r"[\s,\[\]]*")
 _BARE = re.compile(r"\[\s*([0-9.+\-]+(?:\s*,\s*[0-9.+\-]+){3})\s*\]")
 _KEYED = re.compile(rf"""["'](?:{"|".join(_BOX_KEYS)})["']\s*:\s*\[([^\[\]]*)\]""")
-_MARKUP = re.compile(rf"""["'](?:{"|".join(_BOX_KEYS + _POINT_KEYS)})["']\s*:|{_BARE.pattern}""")
+_ANY_KEY = rf"""["'](?:{"|".join(_BOX_KEYS + _POINT_KEYS)})["']\s*"""
+_KEY = re.compile(rf"{_ANY_KEY}(?::|\Z)")  # the end: where an answer may be cut off
+_MARKUP = re.compile(rf"{_ANY_KEY}:|{_BARE.pattern}")
 
 
 class JsonBoxes(Listing):
@@ -81,11 +85,15 @@ class JsonBoxes(Listing):
 
     def read(self, output: str, reader: Reader, view: View, ended: bool) -> Iterator[Span]:
         """Words and labelled boxes, in order."""
-        output = _FENCE.sub("", _THINKING.sub("", output))
+        output = _THINKING.sub("", output)
+        if not _KEY.search(output):
+            yield from self._without_keys(output, reader)
+            return
+        output = _FENCE.sub("", output)
         found, opened = find_objects(output)
-        found = [item for item in found if _names_boxes(output[item.start : item.end])]
+        found = [item for item in found if _KEY.search(output, item.start, item.end)]
         if not found:
-            yield from self._without_objects(output, opened, reader)
+            yield from self._cut_object(output, opened, reader)
             return
         after = [place for place in opened if place >= found[-1].end]
         end = min(after, default=found[-1].end if opened else len(output))
@@ -105,22 +113,31 @@ class JsonBoxes(Listing):
         rest = output[position:end]
         yield Text("" if _BETWEEN.fullmatch(rest) else rest)
 
-    def _without_objects(self, output: str, opened: list[int], reader: Reader) -> Iterator[Span]:
-        """Boxes of an object that is not closed, or words with lists of four numbers."""
-        words, begins = _strip(_LIST_START, output[: opened[0]] if opened else output)
-        if opened or (begins and not words):
-            reader.note("truncated_json", f"the list is cut off after {output[-40:]!r}")
-            yield Text(words)
-            yield from list_spans(self._keyed(output[len(words) :], reader), reader)
+    def _without_keys(self, output: str, reader: Reader) -> Iterator[Span]:
+        """Words as they are; lists of four numbers among them are boxes where they can be."""
+        matches = list(_BARE.finditer(output))
+        found = [self.place(read_numbers(match[1]), match[0], reader) for match in matches]
+        if all(box is None for box in found):
+            yield Text(output)
             return
         position = 0
-        for match in _BARE.finditer(output):
-            reader.note_once("format_drift", f"{match[0]!r} is a box without {self.box_key!r}")
-            box = self.place(read_numbers(match[1]), match[0], reader)
-            yield Text(output[position : match.start()])
-            yield from [] if box is None else [Phrase("", box)]
+        for match, box in zip(matches, found, strict=True):
+            yield Text(_FENCE.sub("", output[position : match.start()]))
+            if box is None:
+                yield Text(match[0])
+            else:
+                reader.note_once("format_drift", f"{match[0]!r} is a box without {self.box_key!r}")
+                yield Phrase("", box)
             position = match.end()
-        yield Text(output[position:])
+        yield Text(_FENCE.sub("", output[position:]))
+
+    def _cut_object(self, output: str, opened: list[int], reader: Reader) -> Iterator[Span]:
+        """Words, and boxes of an object that is not closed."""
+        words, _ = _strip(_LIST_START, output[: opened[0]] if opened else output)
+        if opened:
+            reader.note("truncated_json", f"the list is cut off after {output[-40:]!r}")
+        yield Text(words)
+        yield from list_spans(self._keyed(output[len(words) :], reader), reader)
 
     def _items(self, part: Found, output: str, reader: Reader) -> Iterator[Item]:
         """Labelled boxes of one object, in image pixels."""
@@ -161,10 +178,6 @@ class JsonBoxes(Listing):
     def _objects(self, phrase: Phrase, view: View) -> list[str]:
         rows = dict.fromkeys(self.encode(phrase.boxes, view))
         return [self.write_box(numbers, phrase.text) for numbers in rows]
-
-
-def _names_boxes(text: str) -> bool:
-    return any(f'"{key}"' in text or f"'{key}'" in text for key in (*_BOX_KEYS, *_POINT_KEYS))
 
 
 def _strip(pattern: re.Pattern[str], text: str) -> tuple[str, bool]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from parfocal.boxes import Boxes
 from parfocal.dialects.base import View
-from parfocal.dialects.grid import Grid
+from parfocal.dialects.grid import SLACK, Grid
 from parfocal.dialects.grounded import GroundedText, Phrase, RegionRef
 from parfocal.dialects.peer import Questions
 from parfocal.dialects.reader import Reader
@@ -65,9 +65,9 @@ class Kosmos2(Tagged):
     def encode(self, boxes: Boxes, view: View) -> Iterator[tuple[str, ...]]:
         """The cells of the two corners; the far corner belongs to the cell that it closes."""
         for x1, y1, x2, y2 in self.fractions(boxes, view):
-            left, top = (min(math.floor(v * CELLS), CELLS - 1) for v in (x1, y1))
-            right = max(math.ceil(x2 * CELLS - 1), left)
-            bottom = max(math.ceil(y2 * CELLS - 1), top)
+            left, top = (min(math.floor(v * CELLS + SLACK), CELLS - 1) for v in (x1, y1))
+            right = max(math.ceil(x2 * CELLS - SLACK) - 1, left)
+            bottom = max(math.ceil(y2 * CELLS - SLACK) - 1, top)
             yield f"{top * CELLS + left:04d}", f"{bottom * CELLS + right:04d}"
 
     def write_box(self, numbers: tuple[str, ...]) -> str:

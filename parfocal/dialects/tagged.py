@@ -140,7 +140,10 @@ class Tagged(Peer):
             reader.note("format_drift", f"{match[0]!r} stands alone and is left out")
         elif match["bare"]:
             found = self.read_group(match["bare"], match["bare"], False, reader, view)
-            yield from read_phrase(words, found or [], reader)
+            if found:
+                yield from read_phrase(words, found, reader)
+            else:
+                yield Text(words + match["bare"])  # no box, such as "[1, 2, 3]", stays readable
         elif match["groups"]:
             yield from self._groups(match, reader, view)
         else:

@@ -8,6 +8,7 @@ unreadable one stay different things.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,8 @@ from parfocal.errors import DataError
 
 if TYPE_CHECKING:
     from parfocal.predict import Answer
+
+logger = logging.getLogger(__name__)
 
 _DIGITS = 3  # of a pixel or of a score; a thousandth of a pixel changes no overlap that matters
 
@@ -147,13 +150,21 @@ class Prediction:
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
-    """Write a file of predictions, whole or not at all; returns the number of lines."""
+    """Write a file of predictions as they come; returns the number of lines.
+
+    Until the last one the file is called `NAME.partial`. It stays where asking ends early, and a
+    warning names it.
+    """
     partial = path.with_name(path.name + ".partial")
     count = 0
-    with partial.open("w", encoding="ascii", newline="\n") as file:
-        for prediction in predictions:
-            file.write(json.dumps(prediction.to_json(), allow_nan=False) + "\n")
-            count += 1
+    try:
+        with partial.open("w", encoding="ascii", newline="\n", buffering=1) as file:
+            for prediction in predictions:
+                file.write(json.dumps(prediction.to_json(), allow_nan=False) + "\n")
+                count += 1
+    except BaseException:  # an interrupt too: hours of answers may be there already
+        logger.warning("asking ended early; the %d answers so far are in %s", count, partial)
+        raise
     os.replace(partial, path)
     return count
 

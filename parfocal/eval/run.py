@@ -1,4 +1,7 @@
-"""Run a benchmark: ask, write `predictions.jsonl`, score, write `report.json` with its protocol."""
+"""Run a benchmark: ask, write `predictions.jsonl`, score, write `report.json` with its protocol.
+
+Answers are written as they come, and scores are computed from the file, as `rescore` does.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +73,9 @@ def run_benchmark(
         on_progress(done, total)
 
     out = _folder(out)
-    predictions = list(benchmark.predict(predictor, split, batch_size, on_image))
-    count = write_predictions(predictions, out / PREDICTIONS)
+    asked = benchmark.predict(predictor, split, batch_size, on_image)
+    count = write_predictions(asked, out / PREDICTIONS)
+    predictions = list(read_predictions(out / PREDICTIONS))
     logger.info("%s: %d predictions on %d pictures in %s", name, count, total, out)
     return _write_report(name, split, predictions, out, batch_size, _describe_model(predictor))
 

@@ -80,9 +80,11 @@ class Answer:
 
         Returns:
             `spans` is the whole text, for `GroundedText.from_json`. `results` has an entry for each
-            phrase, with no boxes where the answer is that there is none.
+            phrase, with no boxes where the answer is that there is none; the problems of each are
+            those of the answer that it is part of.
         """
         spans = self.text.to_json()
+        problems = [{"kind": p.kind, "detail": p.detail} for p in self.problems]
         for span in spans:
             if span.get("boxes"):
                 span["boxes"] = [_rounded(row, _BOX_DECIMALS) for row in span["boxes"]]
@@ -95,9 +97,11 @@ class Answer:
             "text": self.text.plain,
             "spans": spans,
             "results": [
-                _result(span) for span in self.text.spans if isinstance(span, Phrase | Nothing)
+                {**_result(span), "problems": problems}
+                for span in self.text.spans
+                if isinstance(span, Phrase | Nothing)
             ],
-            "problems": [{"kind": p.kind, "detail": p.detail} for p in self.problems],
+            "problems": problems,
             "proposals": len(self.proposals),
             "timing": {step: round(s, _TIME_DECIMALS) for step, s in self.timing.items()},
             "model": self.model,
@@ -180,7 +184,7 @@ def _plain(question: GroundedText | str) -> str:
 
 def _result(span: Phrase | Nothing) -> dict[str, Any]:
     if isinstance(span, Nothing):
-        return {"phrase": span.phrase, "boxes": [], "problems": []}
+        return {"phrase": span.phrase, "boxes": []}
     scores = span.boxes.scores
     boxes = [
         {
@@ -189,7 +193,7 @@ def _result(span: Phrase | Nothing) -> dict[str, Any]:
         }
         for k, row in enumerate(span.boxes.to_json())
     ]
-    return {"phrase": span.text, "boxes": boxes, "problems": []}
+    return {"phrase": span.text, "boxes": boxes}
 
 
 def _rounded(values: list[float], decimals: int) -> list[float]:

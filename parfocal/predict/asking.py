@@ -12,6 +12,7 @@ import PIL.Image
 
 from parfocal.boxes import Boxes
 from parfocal.data.sample import cut
+from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Span
 from parfocal.errors import ConfigError, DataError, FrameError
 from parfocal.images import image_frame, load_image
@@ -178,6 +179,15 @@ def name_bare_boxes(answer: Answer, phrase: str) -> Answer:
     return replace(answer, text=GroundedText(tuple(spans)))
 
 
+def cut_short(count: int) -> Problem:
+    """Make the problem of an answer that has no end after `count` tokens."""
+    return Problem(
+        "truncated",
+        f"the answer is cut off after {count} tokens; max_new_tokens lets it be longer "
+        "(on the command line --max-new-tokens)",
+    )
+
+
 def no_video(model: str) -> ConfigError:
     """Make the error of a model that was given a video and reads single pictures."""
     return ConfigError(
@@ -192,6 +202,14 @@ def no_objects(model: str) -> ConfigError:
     return ConfigError(
         f"{model} reads no object images, as models with regions.kind 'crop' such as "
         "TinyGroundingGPT do. Give boxes=[...] in place of objects=[...]."
+    )
+
+
+def no_proposals(model: str) -> ConfigError:
+    """Make the error of a model that was asked for proposals and has no proposer."""
+    return ConfigError(
+        f"{model} proposes no boxes: it has no proposer. Ask a model that has one, such as mini, "
+        "Groma or OWLv2, or find boxes with parfocal.detectors."
     )
 
 

@@ -84,7 +84,7 @@ class Chat:
             try:
                 said = render(answer.text, view)
             except DialectError:  # not well formed, or a proposal of then is no region of now
-                said = render(GroundedText.of(answer.text.plain), view)
+                said = answer.text.plain
             turns.append((render(question, view), said))
         return turns
 

@@ -6,6 +6,7 @@ data file, so that the commands that read data have something to read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,15 @@ from parfocal.data.jsonl import write_jsonl
 from parfocal.data.page import render_page
 from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects.grounded import GroundedText, Phrase, Span, Text
+from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from parfocal.predict.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["describe", "locate", "ask", "name", "propose"]
 
@@ -71,12 +75,17 @@ def run_demo(predictor: Predictor, pictures: Sequence[DemoPicture], out: Path) -
         out: an existing folder; each picture is saved there too, as NAME.png.
 
     Yields:
-        One entry a step, in order.
+        One entry a step, in order. A step that the predictor refuses is left out with a warning:
+        not every family does all of them.
     """
     for picture in pictures:
         picture.image.save(out / f"{picture.name}.png")
         for number, step in enumerate(picture.steps, start=1):
-            answer = take_step(predictor, picture.image, step)
+            try:
+                answer = take_step(predictor, picture.image, step)
+            except ConfigError as err:
+                logger.warning("%s, %s: left out. %s", picture.name, step.title, err)
+                continue
             file = out / f"{picture.name}_{number}_{step.kind}.png"
             answer.save(file)
             yield Shown(picture, step, answer, file)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from parfocal.dialects.base import Parsed
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures
@@ -20,6 +22,7 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Regions, of_first
 from parfocal.models.splicing import rows_of
 from parfocal.models.text_batch import TextBatch
+from parfocal.predict.asking import cut_short
 from parfocal.predict.seeing import cast
 
 logger = logging.getLogger(__name__)
@@ -49,8 +52,8 @@ def generate(
         counts: number of pictures of each row.
         unique: name no region twice.
         options: of Transformers' `generate`, and `seed` and `streamer`. What they leave open, the
-            model's own generation settings say; a streamed or a sampled answer takes no beams that
-            were not asked for.
+            model's own generation settings say, save that an answer has `MAX_NEW_TOKENS` at most,
+            is not sampled, and where it is streamed or sampled takes no beams.
 
     Returns:
         New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
@@ -85,6 +88,16 @@ def generate(
     if regions is None or model.config.token_ids.first_region < 0:
         return tokens, None  # a family that names no regions
     return tokens, _confidence(model.config.token_ids.first_region, tokens, output, named)
+
+
+def note_cut(parsed: Parsed, tokens: Tensor, processor: ParfocalProcessor) -> Parsed:
+    """Add the problem that nothing in an answer, int[N], ends it, where that is so."""
+    whole = processor.tokenizer.decode(
+        tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    if processor.text(tokens) != whole:
+        return parsed
+    return replace(parsed, problems=(*parsed.problems, cut_short(len(tokens))))
 
 
 def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from parfocal.predict.asking import (
     name_bare_boxes,
     no_boxes,
     no_objects,
+    no_proposals,
     no_video,
     read_boxes,
     read_objects,
@@ -37,7 +38,7 @@ from parfocal.predict.asking import (
 )
 from parfocal.predict.chat import Chat
 from parfocal.predict.finding import BoxSupply, Finder
-from parfocal.predict.generating import generate
+from parfocal.predict.generating import generate, note_cut
 from parfocal.predict.protocol import BoxesLike, ObjectsLike, Picture, Visual
 from parfocal.predict.seeing import Scene, is_visual_video, see
 
@@ -75,6 +76,10 @@ class Predictor:
     def takes_video(self) -> bool:
         """True if the model reads several frames at a time."""
         return self.processor.settings.vision.video != "none"
+
+    @property
+    def _proposes(self) -> bool:
+        return self.model.config.proposer.kind != "none"
 
     @property
     def decoding(self) -> str:
@@ -145,7 +150,11 @@ class Predictor:
         return self.describe_regions_batch([image], [boxes], **options)[0]
 
     def propose(self, image: Picture, top: int = 20) -> Boxes:
-        """Return up to `top` object boxes with scores, best first, in pixels of the picture."""
+        """Return up to `top` object boxes with scores, best first, in pixels of the picture.
+
+        Raises:
+            ConfigError: if the model proposes none, as MG-LLaVA.
+        """
         return self.propose_batch([image], top)[0]
 
     def chat(self, image: Picture) -> Chat:
@@ -243,6 +252,8 @@ class Predictor:
     def propose_batch(self, images: Sequence[Picture], top: int = 20) -> list[Boxes]:
         """Return proposals of every picture; see `propose`."""
         scene = self._see(images)
+        if not self._proposes:
+            raise no_proposals(self.name)
         with torch.inference_mode():
             regions = self.model.propose(scene.features[scene.order])
         found = [scene.region_boxes(regions, row) for row in range(len(images))]
@@ -252,6 +263,7 @@ class Predictor:
 
     def _see(self, images: Sequence[Visual], video: bool = False) -> Scene:
         """Load and encode every different picture, and video if the verb takes one, once."""
+        images = list(images)  # held: what a lazy sequence gives anew must not share an identity
         if not images:
             raise DataError("no pictures were given.")
         if any(map(is_visual_video, images)):
@@ -317,7 +329,8 @@ class Predictor:
         self._check_boxes(scene, regions)
         started = time.perf_counter()
         counts, order = scene.counts, scene.order
-        boxes = [own for row in self._supply.complete(scene, regions) for own in row]
+        entered = self._supply.complete(scene, regions)
+        boxes = [own for row in entered for own in row]
         warps = [scene.warps[index] for index in order]
         text = self.processor.ask(questions, boxes, warps, history, counts, objects)
         text = text.to(self.model.device)
@@ -346,6 +359,9 @@ class Predictor:
                 named = scene.region_boxes(chosen, row, confidence)
             view = self.processor.view(frame, scene.warp(row), named)
             parsed = self.processor.decode(generated[row], view, expects_boxes)
+            parsed = note_cut(parsed, generated[row], self.processor)
+            if not (self._proposes or len(entered[row][0])):
+                named = Boxes.empty(frame)  # a slot that only fills the place of boxes
             own = regions[row][0]
             answers.append(self._said(scene.image(row), question, parsed, named, own, timing))
         return answers

@@ -110,7 +110,7 @@ class Scene:
 def see(
     model: ParfocalForConditionalGeneration,
     processor: ParfocalProcessor,
-    images: Sequence[Visual],
+    images: list[Visual],
 ) -> Scene:
     """Load and encode pictures and videos; one that is given several times (the same object) once.
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 import parfocal.images
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.errors import ConfigError, DataError, ImageError
-from parfocal.images import FORMATS, ImageLimits, image_digest, image_frame, load_image
+from parfocal.images import FORMATS, ImageLimits, image_digest, image_frame, load_image, stored_size
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
@@ -83,6 +83,7 @@ def test_exif_orientation_is_applied_once(value, kind, options, tmp_path):
     image = load_image(path)
     assert image.size == expected.size
     np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+    assert stored_size(path) == (13, 9, value)
     warp = Warp.exif(Frame("stored", 13, 9), value)
     assert warp.target == image_frame(image)
     assert warp.apply(Boxes([[2, 1, 7, 4]], warp.source)).to_json() == [red_box(image)]

@@ -15,6 +15,7 @@ order:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from parfocal.predict import Predictor
+
+logger = logging.getLogger(__name__)
 
 TOP = 20  # proposals a picture, the budget of the recall bar
 _T = TypeVar("_T")
@@ -122,17 +125,29 @@ def predict_scenes(
         on_image: called after each scene.
 
     Yields:
-        One prediction an item, in the order of the scenes, then `TASKS`, then the items.
+        One prediction an item, in the order of the scenes, then `TASKS`, then the items. A task
+        that the predictor refuses is left out with a warning: not every family does all of them.
     """
+    begun: set[str] = set()
+    skipped: set[str] = set()
     for scenes in _chunks(split.scenes, batch_size):
         pictures = split.open(scenes)
         items = [item for scene in scenes for item in scene_items(scene)]
         answered: dict[str, Prediction] = {}
         for task in TASKS:
-            asked = [item for item in items if item.task == task]
+            asked = [item for item in items if item.task == task and task not in skipped]
             for part in _chunks(asked, batch_size):
-                answered.update((item.id, item) for item in _ASK[task](predictor, part, pictures))
-        yield from (answered[item.id] for item in items)
+                try:
+                    found = _ASK[task](predictor, part, pictures)
+                except ConfigError as err:
+                    if task in begun:
+                        raise
+                    logger.warning("the task %r is left out: %s", task, err)
+                    skipped.add(task)
+                    break
+                begun.add(task)
+                answered.update((item.id, item) for item in found)
+        yield from (answered[item.id] for item in items if item.task not in skipped)
         for _ in scenes:
             on_image()
 

@@ -50,33 +50,38 @@ def score_scenes(predictions: Iterable[Prediction], scenes: Sequence[Scene]) -> 
     """Score one run.
 
     Args:
-        predictions: exactly one for each item of each scene, in any order.
+        predictions: exactly one for each item of each scene, in any order; none at all for a task
+            that the predictor cannot do.
         scenes: the scenes that were asked about.
 
     Returns:
-        The flat keys of the report, then `by_relation`, `by_size` and `by_absence`.
+        The flat keys of the report, with no value where a task was not asked, then `by_relation`,
+        `by_size` and `by_absence`, and `not_asked`, the names of such tasks, if there are some.
 
     Raises:
-        DataError: if an item has no prediction, or two, or a prediction belongs to no scene or
-            item.
+        DataError: if an item of a task that was asked has no prediction, or an item has two, or a
+            prediction belongs to no scene or item.
     """
     answers = _by_task(predictions, scenes)
-    located = _located(answers["locate"], scenes)
+    skipped = [task for task in TASKS if task not in answers]
+    answers |= {task: [] for task in skipped}
+    asked = {task: () if task in skipped else scenes for task in TASKS}
+    located = _located(answers["locate"], asked["locate"])
     report: dict[str, Any] = {}
     for key, value in (
         _rec_rates(located)
-        | _name_rates(answers["name"], scenes)
-        | _proposal_rates(answers["propose"], scenes)
-        | _caption_rates(answers["caption"], scenes)
+        | _name_rates(answers["name"], asked["name"])
+        | _proposal_rates(answers["propose"], asked["propose"])
+        | _caption_rates(answers["caption"], asked["caption"])
         | _rejection_rates(answers["absent"], located)
-        | _count_rates(answers["count"], scenes)
+        | _count_rates(answers["count"], asked["count"])
         | {"invalid_answers": _invalid_rate(answers)}
     ).items():
         report |= value.to_flat(key)
     report["by_relation"] = _breakdown(located, lambda one: one.expression.relation or "name only")
     report["by_size"] = _breakdown(located, lambda one: one.size)
-    report["by_absence"] = _absence_breakdown(answers["absent"], scenes)
-    return report
+    report["by_absence"] = _absence_breakdown(answers["absent"], asked["absent"])
+    return report | ({"not_asked": skipped} if skipped else {})
 
 
 def object_size(scene: Scene, index: int) -> str:
@@ -88,7 +93,7 @@ def object_size(scene: Scene, index: int) -> str:
 def _by_task(
     predictions: Iterable[Prediction], scenes: Sequence[Scene]
 ) -> dict[str, list[list[Prediction]]]:
-    """Predictions as answers[task][scene][item]; complete, or an error."""
+    """Predictions as answers[task][scene][item] of the tasks asked; complete, or an error."""
     sizes = {scene.id: _num_items(scene) for scene in scenes}
     by_id: dict[str, Prediction] = {}
     for prediction in predictions:
@@ -97,10 +102,12 @@ def _by_task(
                 f"there are two predictions for {prediction.id!r}. Keep one line an item."
             )
         by_id[prediction.id] = prediction
+    asked = {prediction.task for prediction in by_id.values()} or set(TASKS)
+    wanted = [task for task in TASKS if task in asked or not any(c[task] for c in sizes.values())]
     expected = [
         f"{scene}/{task}/{index}"
         for scene, counts in sizes.items()
-        for task in TASKS
+        for task in wanted
         for index in range(counts[task])
     ]
     missing = [name for name in expected if name not in by_id]
@@ -118,7 +125,7 @@ def _by_task(
             [by_id[f"{scene}/{task}/{index}"] for index in range(counts[task])]
             for scene, counts in sizes.items()
         ]
-        for task in TASKS
+        for task in wanted
     }
 
 

@@ -30,6 +30,7 @@ from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.talk import PeerChat
 from parfocal.predict.peers.verbs import Ask, Task, Verb
 
+THINK: Final = "<think>"
 ALL_VERBS: Final[frozenset[Verb]] = frozenset(
     {"ask", "locate", "describe", "describe regions", "chat"}
 )
@@ -163,10 +164,15 @@ class Qwen25VLPeer(ChatPeer):
 
 
 class Qwen3VLPeer(ChatPeer):
-    """Qwen3-VL: JSON, thousandths of the picture."""
+    """Qwen3-VL: JSON, thousandths of the picture. Some checkpoints think before they answer."""
 
     family = "Qwen3-VL"
     dialect_name = "qwen3_vl"
+
+    def whole_output(self, ask: Ask, view: View, text: str) -> str:
+        """Where the template opens the thinking, what the model wrote goes on with it."""
+        opened = self.prompt(ask, view).rstrip().endswith(THINK)
+        return THINK + text if opened and self.dialect.name == self.dialect_name else text
 
 
 class InternVLPeer(ChatPeer):
@@ -179,4 +185,8 @@ class InternVLPeer(ChatPeer):
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:
         """The dialect's question; proposals are what its question for all objects gives."""
-        return super().question_for(task, self.things if task == "propose" else phrase)
+        if task != "propose":
+            return super().question_for(task, phrase)
+        asked = super().question_for(task, self.things)
+        own = self.dialect.name == self.dialect_name  # is published without marks around "objects"
+        return GroundedText.of(asked.plain) if own else asked

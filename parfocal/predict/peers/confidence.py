@@ -66,6 +66,7 @@ class Said:
         tokens: ids of `text`.
         probabilities: of the tokens; empty where they are not known.
         decode: ids -> text.
+        complete: it is not cut off: it had its end token, or one that completes its task.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Said:
     tokens: tuple[int, ...] = ()
     probabilities: tuple[float, ...] = ()
     decode: Callable[[Sequence[int]], str] = field(default=lambda ids: "", compare=False)
+    complete: bool = True
 
     def token_spans(self) -> list[tuple[int, int]]:
         """First and past-the-last character of each token in `text`."""

@@ -7,12 +7,14 @@ counts positions from the left whatever the mask says, so that batches are padde
 from __future__ import annotations
 
 from parfocal.dialects.base import View
+from parfocal.dialects.florence2 import bound_quads
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError
 from parfocal.predict.peers.generation import GenerativePeer
 from parfocal.predict.peers.verbs import Ask, Task
 
 REGION_TASK = "<REGION_TO_"
+TEXT_LINES = "<OCR_WITH_REGION>"
 PROPOSE = "<REGION_PROPOSAL>"
 
 
@@ -29,6 +31,10 @@ class Florence2Peer(GenerativePeer):
     def prompt(self, ask: Ask, view: View) -> str:
         """The task token and its input; the processor does the rest."""
         return self.dialect.render(ask.question, view)
+
+    def whole_output(self, ask: Ask, view: View, text: str) -> str:
+        """What the model wrote, corners of text lines as boxes."""
+        return bound_quads(text) if ask.question.plain.startswith(TEXT_LINES) else text
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:
         """The dialect's task, and the family's own task for proposals."""

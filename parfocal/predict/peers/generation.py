@@ -34,7 +34,7 @@ from parfocal.dialects.grounded import GroundedText, Text
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import no_boxes, read_question
+from parfocal.predict.asking import cut_short, no_boxes, read_question
 from parfocal.predict.peers.confidence import Said, TokenProbabilities, score_boxes
 from parfocal.predict.peers.files import Checkpoint, load_parts
 from parfocal.predict.peers.talk import PeerChat
@@ -188,12 +188,13 @@ class GenerativePeer(PeerPredictor):
     def _read(self, ask: Ask, view: View, said: Said, seconds: float) -> Answer:
         output = self.whole_output(ask, view, said.text) + (END if said.ended else "")
         parsed = self.dialect.parse(output, view, ask.expects_boxes)
+        cut = () if said.complete else (cut_short(len(said.tokens)),)
         return Answer(
             question=ask.question,
             text=score_boxes(parsed.text, said, self.dialect, view),
             image=ask.image,
             proposals=ask.regions,
-            problems=parsed.problems,
+            problems=parsed.problems + cut,
             timing={"generate": seconds},
             model=self.name,
             regions=ask.regions if len(ask.regions) else None,
@@ -248,7 +249,12 @@ class GenerativePeer(PeerPredictor):
         ended = last < len(tokens) and tokens[last] in ends
         kept = tokens[:last] if ended else tokens[: last + 1]
         return Said(
-            self._decode(kept), ended, tuple(kept), tuple(probabilities[: len(kept)]), self._decode
+            self._decode(kept),
+            ended,
+            tuple(kept),
+            tuple(probabilities[: len(kept)]),
+            self._decode,
+            complete=last < len(tokens),
         )
 
     def _decode(self, tokens: Sequence[int]) -> str:

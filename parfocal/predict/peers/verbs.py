@@ -244,6 +244,7 @@ class PeerPredictor(ABC):
         Raises:
             ConfigError: for a video.
         """
+        images = list(images)  # held: what a lazy sequence gives anew must not share an identity
         if any(map(is_visual_video, images)):
             raise no_video(self.name)
         opened = {id(image): load_image(image) for image in {id(i): i for i in images}.values()}

@@ -76,7 +76,10 @@ class TablePredictor:
         question: str,
         boxes: Boxes | None = None,
         objects: list | None = None,
+        **options: Any,
     ) -> Answer:
+        if options:
+            return self.answer(image, question, GroundedText.of(f"options {options}"))
         if objects is not None:
             sizes = [getattr(shown, "size", shown) for shown in objects]
             return self.answer(image, question, GroundedText.of(f"objects {sizes}"))
@@ -89,13 +92,17 @@ class TablePredictor:
         return self.answer(image, question, GroundedText.of(f"{count} boxes and ", self.car(image)))
 
     def locate(self, image: Image.Image, phrase: str) -> Answer:
+        if phrase == "unread":
+            return self.answer(image, phrase, GroundedText.of("here"), Problem("no_box", "'here'"))
         found = self.car(image) if phrase == "the car" else Nothing(phrase)
         return self.answer(image, phrase, GroundedText.of(found))
 
     def locate_batch(self, images: Sequence[Image.Image], phrases: Sequence[str]) -> list[Answer]:
         return [self.locate(image, phrase) for image, phrase in zip(images, phrases, strict=True)]
 
-    def describe(self, image: Image.Image, boxes: Boxes | None = None) -> Any:
+    def describe(self, image: Image.Image, boxes: Boxes | None = None, **options: Any) -> Any:
+        if options:
+            return self.answer(image, "describe", GroundedText.of(f"options {options}"))
         if boxes is None:
             return self.answer(image, "describe", GroundedText.of("I see ", self.car(image), "."))
         things = [GroundedText.of(f"a thing {row}") for row in range(len(boxes))]

@@ -11,7 +11,10 @@ import pytest
 from jsonschema import validate
 from PIL import Image
 
-from parfocal.errors import DataError
+from parfocal import predict
+from parfocal.cli.common import console
+from parfocal.cli.evaluate import report_table
+from parfocal.errors import ConfigError, DataError
 from parfocal.recipes import get_recipe
 from parfocal.train.plan import Plan
 from parfocal.train.runtime import Runtime
@@ -124,6 +127,13 @@ def test_locate_text_is_a_table(run, loaded, scene) -> None:
     assert lines[0] == ["phrase", "x1", "y1", "x2", "y2", "score"]
     assert lines[2] == ["the", "car", "10.0", "20.0", "30.0", "40.0", "0.88"]
     assert lines[3] == ["a", "dog", "not", "there"]
+
+
+def test_locate_tells_an_unreadable_answer_from_a_refusal(run, loaded, scene) -> None:
+    done = run("locate", scene, "unread", "a dog")
+    lines = words_of(done.out)
+    assert [lines[2], lines[3]] == [["unread", "no", "box", "read"], ["a", "dog", "not", "there"]]
+    assert "no_box: 'here'" in done.err
 
 
 def test_ask_json(run, loaded, scene) -> None:
@@ -374,6 +384,12 @@ def test_convert_names_all_misfits_in_one_paragraph(run, tmp_path) -> None:
     assert not (tmp_path / "dst").exists()
 
 
+@pytest.mark.parametrize("words", [("ask", "Where?"), ("describe",)])
+def test_the_length_of_an_answer_is_passed_on(run, loaded, scene, words) -> None:
+    done = run(words[0], scene, *words[1:], "--max-new-tokens", "9")
+    assert done.out == "options {'max_new_tokens': 9}\n"
+
+
 def test_eval_prints_the_report(run, loaded, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
     report = {"benchmark": "scenes", "protocol": {"model": "table"}}
@@ -408,6 +424,18 @@ def test_data_check_lists_issues_and_exits_1(run, tmp_path) -> None:
     assert run("data", "check", path).code in (0, 1)
 
 
+def test_words_are_printed_as_they_are(run, tmp_path) -> None:
+    path = tmp_path / "[old].jsonl"
+    path.write_text("\n" * 99 + "{]\n")
+    assert f"{path}:100: " in run("data", "check", path).out
+
+
+def test_a_name_in_brackets_is_printed_as_a_heading(capsys) -> None:
+    report = {"benchmark": "scenes", "protocol": {"model": "out/[old]"}}
+    console().print(report_table(report))
+    assert "scenes: out/[old]" in capsys.readouterr().out
+
+
 def test_stdout_holds_results_only(run, loaded, scene, tmp_path) -> None:
     done = run("locate", scene, "the car", "--json", "--save", tmp_path / "a.png")
     json.loads(done.out)
@@ -429,6 +457,21 @@ def test_demo_writes_pictures_a_page_and_data(run, loaded, tiny_scenes, tmp_path
     got = json.loads(run("demo", "--out", out, "--json").out)
     assert [step["kind"] for step in got["steps"]] == [step[2:] for step in steps]
     assert all(Path(step["file"]).is_file() for step in got["steps"])
+
+
+def test_demo_leaves_out_what_a_model_cannot_do(
+    run, loaded, tiny_scenes, tmp_path, monkeypatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("table cannot propose")
+
+    monkeypatch.setattr(type(predict.load("mini")), "propose", refuse)
+    done = run("demo", "--out", tmp_path, "--json")
+    kinds = [step["kind"] for step in json.loads(done.out)["steps"]]
+    assert kinds == ["describe", "locate", "locate", "locate", "ask", "name"]
+    assert "things worth asking about: left out" in done.err
+    assert "table cannot propose" in done.err
+    assert (tmp_path / "index.html").is_file()
 
 
 def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:

@@ -110,6 +110,15 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),
     "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
     "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
+    "--save over the picture": ((*ASK, "--save", "./scene.png"), r"'scene\.png' is a picture"),
+    "--save over an object": (
+        (*OBJECT, "scene.png", "--save", "scene.png"),
+        r"written over\. Give the answer another name",
+    ),
+    "locate --save over the picture": (
+        ("locate", "scene.png", "car", "--save", "scene.png"),
+        r"written over",
+    ),
     "unknown benchmark": (("eval", "coco", "--out", "out"), r"no benchmark 'coco'.*scenes"),
     "eval without its data": (("eval", "msvd_qa", "--out", "out"), r"needs its data.*--data DIR"),
     "eval with data that is bundled": ((*EVAL, "--data", "."), r"take no data.*--data out"),

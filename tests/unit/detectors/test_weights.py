@@ -44,3 +44,19 @@ def test_devices_by_name() -> None:
     assert resolve_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ConfigError, match="'gpu' is not known"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="'meta' is not known"):
+        resolve_device("meta")
+
+
+def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="'mps' was asked for but"):
+        resolve_device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="'cuda' was asked for but torch sees no GPU"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match=r"'cuda:9' was asked for, torch sees 2: .*cuda:1"):
+        resolve_device("cuda:9")

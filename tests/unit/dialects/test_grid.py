@@ -20,6 +20,7 @@ GRIDS = {
         pytest.param(Grid(1000), 0.3456, "346", id="nearest"),
         pytest.param(Grid(1000), 0.0005, "0", id="halves go to the even number, as in the models"),
         pytest.param(Grid(1000, cut=True), 0.3456, "345", id="cut"),
+        pytest.param(Grid(32, cut=True), 214 * (1 / 428), "16", id="a whole number but for a hair"),
         pytest.param(Grid(1000, top=999), 1.0, "999", id="top"),
         pytest.param(Grid(1000), -0.2, "0", id="never below 0"),
         pytest.param(Grid(1023, width=4), 0.25, "0256", id="width"),

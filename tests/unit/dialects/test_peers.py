@@ -164,10 +164,19 @@ READ: list[tuple[str, str, list[object], list[str]]] = [
     ("qwen2_5_vl", '{"bbox_2d": [50, 100, 150, 200]}', [("", A)], []),
     ("qwen2_5_vl", '{"bbox_2d": [100, 200, 300, 700]}', [], ["out_of_range"]),
     ("qwen2_5_vl", '<points x1="125" y1="250" alt="a nose">nose</points> here', [("nose", [250, 500, 250, 500]), " here"], []),
+    ("qwen3_vl", "It is at [1, 2, 3, 4000].", ["It is at [1, 2, 3, 4000]."], ["out_of_range"]),
+    ("qwen3_vl", '<think>x</think>```json\n{"rows": [{"a": 1}, {"b', ['```json\n{"rows": [{"a": 1}, {"b'], []),
+    ("qwen3_vl", "<think>It is at [100, 200, 300, 400]", [], []),
+    ("qwen3_vl", "```python\nx = {'a': 1}\n```", ["```python\nx = {'a': 1}\n```"], []),
+    ("qwen3_vl", 'A "box" is:\n```\nx\n```', ['A "box" is:\n```\nx\n```'], []),
     ("gemini", '[{"box_2d": [200, 100, 400, 300], "label": "cat", "mask": "x"}]', [("cat", A)], []),
     ("gemini", '[{"bbox_2d": [200, 100, 400, 300]}]', [("", A)], ["format_drift"]),
     ("internvl", "a cat[[100, 200, 300, 400]]", [("a cat", A)], []),
     ("internvl", "[100, 200, 300, 400]", [("", A)], []),
+    ("internvl", "The list is [1, 2, 3]", ["The list is [1, 2, 3]"], ["wrong_arity"]),
+    ("internvl", "[1, 2, 3]", ["[1, 2, 3]"], ["wrong_arity"]),
+    ("deepseek_vl2", "The list is [1, 2, 3].", ["The list is [1, 2, 3]."], ["wrong_arity"]),
+    ("qwen2_vl", "from (1,2),(3,4000) on", ["from (1,2),(3,4000) on"], ["out_of_range"]),
     ("internvl", "<ref>cats</ref><box>[[100, 200, 300, 400], [500, 5", [("cats", A)], ["truncated_box"]),
     ("internvl", "<ref>a cat</ref><box>[[100, 200, 300, 400]]</ref>", [("a cat", A)], ["format_drift", "format_drift"]),
     ("internvl", "<ref>a cat</ref> sits", [("a cat",), " sits"], []),
@@ -240,6 +249,13 @@ def test_labels_of_json_may_hold_anything() -> None:
     written = get_dialect("qwen3_vl").render(text, view_of("qwen3_vl"))
     assert json.loads(written.strip("`json\n"))[0]["label"] == label
     assert get_dialect("qwen3_vl").parse(written, view_of("qwen3_vl")).text == text
+
+
+def test_the_edge_of_a_cell_is_not_a_hair_inside_the_one_before() -> None:
+    frame = Frame("image", 428, 428)
+    text = GroundedText.of(Phrase("a cat", Boxes([[214, 0, 428, 214]], frame)))
+    written = get_dialect("kosmos2").render(text, View(frame))
+    assert written.endswith("<patch_index_0016><patch_index_0511></object>")  # row 15, column 31
 
 
 def test_labels_of_points_may_hold_markup() -> None:

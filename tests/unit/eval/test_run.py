@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,14 +122,26 @@ def test_broken_prediction_lines_are_named(tmp_path: Path, line: str, message: s
         list(read_predictions(path))
 
 
-def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
-    def interrupted() -> Any:
-        raise KeyboardInterrupt
-        yield
+def test_what_was_answered_before_a_failure_is_kept(
+    oracle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    describe_batch, told, out = oracle.describe_batch, [], tmp_path / "out"
 
-    with pytest.raises(KeyboardInterrupt):
-        write_predictions(interrupted(), tmp_path / "predictions.jsonl")
-    assert not (tmp_path / "predictions.jsonl").exists()
+    def interrupted(*words: Any) -> Any:
+        if told:
+            raise KeyboardInterrupt
+        return describe_batch(*words)
+
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    monkeypatch.setattr(oracle, "describe_batch", interrupted)
+    with caplog.at_level("WARNING", "parfocal"), pytest.raises(KeyboardInterrupt):
+        run_benchmark(
+            "scenes", oracle, out, batch_size=1, on_progress=lambda *step: told.append(step)
+        )
+    partial = out / "predictions.jsonl.partial"
+    assert [path.name for path in out.iterdir()] == [partial.name]
+    assert len(list(read_predictions(partial))) == 10
+    assert f"10 answers so far are in {partial}" in caplog.text
 
 
 def test_bad_options_are_refused_before_anything_is_asked(garbage: Any, tmp_path: Path) -> None:

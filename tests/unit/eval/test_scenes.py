@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,27 @@ def test_perfect_answers_score_100(oracle: Any, scene_set: SceneSet) -> None:
     assert {key: report[key] for key in RATES} == dict.fromkeys(RATES, 100.0)
     assert (report["false_rejection"], report["invalid_answers"]) == (0.0, 0.0)
     assert report["proposals_per_image"] == 2.0
+
+
+def test_a_task_that_a_predictor_refuses_is_left_out(
+    oracle: Any, scene_set: SceneSet, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def refuse(*words: Any, **options: Any) -> Any:
+        raise ConfigError("oracle cannot")
+
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    for verb in ("propose_batch", "describe_batch", "describe_regions_batch"):
+        monkeypatch.setattr(oracle, verb, refuse)
+    report = score(oracle, scene_set)
+    assert report["not_asked"] == ["propose", "name", "caption"]
+    none = {key for key in RATES if report[key] is None}
+    assert none == {key for key in RATES if key.startswith(("propos", "caption", "name"))}
+    assert {report[key] for key in RATES if key not in none} == {100.0}
+    assert {record.args[0] for record in caplog.records} == set(report["not_asked"])
+    monkeypatch.setattr(oracle, "locate_batch", refuse)
+    monkeypatch.setattr(oracle, "ask_batch", refuse)
+    with pytest.raises(DataError, match="do not fit"):
+        score(oracle, scene_set)
 
 
 def test_garbage_scores_0(garbage: Any, scene_set: SceneSet) -> None:

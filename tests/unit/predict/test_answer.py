@@ -50,6 +50,7 @@ def test_reads_like_its_text():
 
 
 def test_json_is_exactly_this():
+    problems = [{"kind": "no_box", "detail": "example"}]
     assert make_answer().to_json() == {
         "schema": "parfocal.answer/1",
         "image": {"width": 80, "height": 60},
@@ -77,7 +78,7 @@ def test_json_is_exactly_this():
             {
                 "phrase": "a dog",
                 "boxes": [{"xyxy": [10.12, 20.0, 30.0, 40.0], "score": 0.9877}],
-                "problems": [],
+                "problems": problems,
             },
             {
                 "phrase": "two cats",
@@ -85,11 +86,11 @@ def test_json_is_exactly_this():
                     {"xyxy": [1.0, 2.0, 3.0, 4.0], "score": 0.5},
                     {"xyxy": [5.0, 6.0, 7.0, 8.0], "score": 0.25},
                 ],
-                "problems": [],
+                "problems": problems,
             },
-            {"phrase": "bird", "boxes": [], "problems": []},
+            {"phrase": "bird", "boxes": [], "problems": problems},
         ],
-        "problems": [{"kind": "no_box", "detail": "example"}],
+        "problems": problems,
         "proposals": 2,
         "timing": {"encode": 0.0512, "generate": 0.2},
         "model": "mini",

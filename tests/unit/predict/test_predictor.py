@@ -6,15 +6,17 @@ import functools
 import io
 import math
 import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from parfocal.boxes import Boxes, Frame
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
-from parfocal.errors import DataError, DialectError, FrameError, ShapeError
+from parfocal.errors import ConfigError, DataError, DialectError, FrameError, ShapeError
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
@@ -221,6 +223,24 @@ def test_the_same_picture_is_encoded_once(tiny_predictor, pictures, encoded):
     assert answers[0].proposals == answers[2].proposals
 
 
+class Lazy(Sequence):
+    """Pictures of one colour each, opened anew on every access and held by nobody."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return Image.new("RGB", (40 + index, 40), (40 * index, 0, 0))
+
+
+def test_pictures_of_a_lazy_sequence_are_not_taken_for_each_other(tiny_predictor, encoded):
+    answers = tiny_predictor.ask_batch(Lazy(), ["What?"] * 6, **SHORT)
+    assert encoded == [6]
+    assert [answer.image.width for answer in answers] == [40, 41, 42, 43, 44, 45]
+
+
 def test_regions_of_a_picture_share_its_encoding(tiny_predictor, picture, encoded):
     tiny_predictor.describe(picture, [BOX, OTHER, BOX], **SHORT)
     assert encoded == [1]
@@ -365,6 +385,20 @@ def test_no_more_tokens_than_allowed(tiny_predictor, picture, count):
     assert 1 <= counter.pieces <= count
 
 
+def test_an_answer_without_an_end_is_said_to_be_cut_off(tiny_predictor, picture, monkeypatch):
+    answer = tiny_predictor.ask(picture, "What?", max_new_tokens=2)
+    (problem,) = [problem for problem in answer.problems if problem.kind == "truncated"]
+    assert "after 2 tokens" in problem.detail
+    end = torch.tensor([[tiny_predictor.processor.tokenizer.eos_token_id]])
+
+    def ended(self, input_ids, **options):
+        sequences = torch.cat([input_ids, end], dim=1)
+        return SimpleNamespace(sequences=sequences, scores=(torch.zeros(1, 1000),))
+
+    monkeypatch.setattr(ParfocalForConditionalGeneration, "generate", ended)
+    assert not tiny_predictor.ask(picture, "What?", max_new_tokens=2).problems
+
+
 def told(answer) -> dict:
     """All of an answer but the time that it took."""
     return {key: value for key, value in answer.to_json().items() if key != "timing"}
@@ -505,6 +539,14 @@ def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(
     assert prompts[1] == "<user>What?<answer>an apple <end><user>And?<answer>"
 
 
+def test_a_chat_in_numbers_goes_on_after_a_bracket_that_is_no_box(wordy, picture, prompts, say):
+    say(wordy["coordinates"], "a dog [0.1, 0.2] here<end>")
+    chat = wordy["coordinates"].chat(picture)
+    assert chat.ask("What?").problems
+    chat.ask("And?")
+    assert "a dog [0.1, 0.2] here" in prompts[1]
+
+
 def test_a_chat_goes_on_when_a_named_proposal_gives_way_to_a_box(
     tiny_predictor, picture, prompts, say
 ):
@@ -534,7 +576,7 @@ def wordy(make_tiny):
 def test_a_model_without_regions_answers_but_does_not_propose(wordy, picture, dialect):
     answer = wordy[dialect].ask(picture, "What?", **SHORT)
     assert answer.proposals == Boxes.empty(image_frame(picture))
-    with pytest.raises(ShapeError, match="no region encoder"):
+    with pytest.raises(ConfigError, match=f"{dialect} proposes no boxes"):
         wordy[dialect].propose(picture)
 
 

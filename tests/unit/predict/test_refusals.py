@@ -128,6 +128,18 @@ def test_a_later_turn_may_not_bring_objects_either(models, picture):
     assert len(chat.answers) == len(chat.objects) == 1
 
 
+# boxes that are nobody's
+
+
+def test_a_slot_that_only_fills_a_place_is_no_proposal(models, picture):
+    slots = models["slots"]
+    with pytest.raises(ConfigError, match="slots proposes no boxes"):
+        slots.propose(picture)
+    bare, given = slots.ask_batch([picture] * 2, ["What?"] * 2, [None, [BOX]], **SHORT)
+    assert len(bare.proposals) == 0
+    assert given.proposals.xyxy[0] == pytest.approx(BOX, abs=1)  # of the pixels of the input
+
+
 # videos
 
 

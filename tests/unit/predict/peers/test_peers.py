@@ -292,8 +292,8 @@ def test_proposals_are_the_boxes_of_the_family_s_own_question(family, peer, stre
         "florence2": "<loc_200><loc_300><loc_600><loc_900><loc_0><loc_0><loc_500><loc_500>",
     }[family]
     question = {
-        "internvl": "Please detect and label all <ref>objects</ref> in the following image and "
-        "mark their positions.",
+        "internvl": "Please detect and label all objects in the following image and mark their "
+        "positions.",
         "florence2": "Locate the region proposals in the image.",
     }[family]
     seen = reads(monkeypatch, peer(family), output)
@@ -301,6 +301,17 @@ def test_proposals_are_the_boxes_of_the_family_s_own_question(family, peer, stre
     assert question in seen[0]
     assert len(boxes) == 1
     np.testing.assert_allclose(boxes.xyxy, [BOX], atol=0.1)
+
+
+def test_a_line_of_text_is_one_box(peer, street, monkeypatch):
+    corners = "<loc_200><loc_310><loc_590><loc_300><loc_600><loc_890><loc_210><loc_900>"
+    reads(monkeypatch, peer("florence2"), "STOP" + corners + "GO" + corners)
+    answer = peer("florence2").ask(street, "<OCR_WITH_REGION>")
+    assert [(phrase.text, len(phrase.boxes)) for phrase in answer.phrases] == [
+        ("STOP", 1),
+        ("GO", 1),
+    ]
+    np.testing.assert_allclose(answer.boxes.xyxy, [BOX, BOX], atol=0.1)
 
 
 # real generation
@@ -374,6 +385,34 @@ def test_options_reach_the_generation(peer, street):
         for seed in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_an_answer_that_is_cut_off_says_so(peer, street, monkeypatch):
+    one = peer("qwen3_vl")
+    answer = one.ask(street, "What?", max_new_tokens=3)
+    assert [problem.kind for problem in answer.problems] == ["truncated"]
+    reads(monkeypatch, one, "a car")
+    assert not one.ask(street, "What?").problems
+
+
+def test_thinking_that_the_template_opens_is_no_answer(peer, street, monkeypatch):
+    one = peer("qwen3_vl")
+    thinks = one.processor.chat_template.replace(
+        "assistant\n{% endif", "assistant\n<think>\n{% endif"
+    )
+    monkeypatch.setattr(one.processor, "chat_template", thinks)
+    for output, said in (("It is a", ""), ("It is a car.\n</think>\n\na car", "a car")):
+        reads(monkeypatch, one, output)
+        assert one.ask(street, "What?").text.plain == said
+
+
+def test_pictures_of_a_lazy_sequence_are_not_taken_for_each_other(peer):
+    class Lazy(list):
+        def __iter__(self):
+            return (Image.new("RGB", (40 + index, 40)) for index in range(6))
+
+    opened = peer("qwen3_vl").open(Lazy([None] * 6))
+    assert [image.width for image in opened] == [40, 41, 42, 43, 44, 45]
 
 
 # conversations
