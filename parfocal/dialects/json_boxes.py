@@ -1,10 +1,9 @@
 """Dialects whose boxes are JSON: `[{"bbox_2d": [147, 134, 619, 407], "label": "bowl"}]`.
 
 An answer is a list of objects, usually in a fence; one object alone is as good. Among words a
-phrase is an object in its place. Thinking is not part of an answer, and no
-answer where it does not end. What a family's own reader
-would fail on, such as other keys or a bare list of numbers, is read and noted. An answer that holds
-no box, such as code or other JSON, is words as it stands.
+phrase is an object in its place. Thinking is not part of an answer, and where it does not end there
+is none. What a family's own reader would fail on, such as other keys or a bare list of numbers, is
+read and noted. An answer that holds no box, such as code or other JSON, is words as it stands.
 """
 
 from __future__ import annotations
