@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from torch import Tensor
 
 from parfocal.boxes import Boxes
 from parfocal.dialects.base import Parsed
@@ -22,7 +23,8 @@ from parfocal.errors import ConfigError, DataError
 from parfocal.images import image_frame, load_image
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
-from parfocal.models.proposer import of_first
+from parfocal.models.proposer import Regions, of_first
+from parfocal.models.text_batch import TextBatch
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
     check_lengths,
@@ -328,28 +330,11 @@ class Predictor:
         """
         self._check_boxes(scene, regions)
         started = time.perf_counter()
-        counts, order = scene.counts, scene.order
         entered = self._supply.complete(scene, regions)
         boxes = [own for row in entered for own in row]
-        warps = [scene.warps[index] for index in order]
-        text = self.processor.ask(questions, boxes, warps, history, counts, objects)
-        text = text.to(self.model.device)
-        with torch.inference_mode():
-            features = scene.features[order]
-            chosen = None
-            if self.model.num_slots:
-                chosen = self.model.propose(features, text.user_boxes, text.user_mask)
-            generated, confidence = generate(
-                self.model,
-                self.processor,
-                text,
-                features,
-                chosen,
-                counts=counts,
-                unique=unique,
-                options=options,
-            )
-            chosen = chosen and of_first(chosen, counts)
+        warps = [scene.warps[index] for index in scene.order]
+        text = self.processor.ask(questions, boxes, warps, history, scene.counts, objects)
+        generated, confidence, chosen = self._generated(scene, text, unique, options)
         timing = {"encode": scene.seconds, "generate": time.perf_counter() - started}
         answers = []
         for row, question in enumerate(questions):
@@ -365,6 +350,21 @@ class Predictor:
             own = regions[row][0]
             answers.append(self._said(scene.image(row), question, parsed, named, own, timing))
         return answers
+
+    def _generated(
+        self, scene: Scene, text: TextBatch, unique: bool, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None, Regions | None]:
+        """Tokens and confidence as `generate` returns them, and the regions of first pictures."""
+        text = text.to(self.model.device)
+        with torch.inference_mode():
+            features, chosen = scene.features[scene.order], None
+            if self.model.num_slots:
+                chosen = self.model.propose(features, text.user_boxes, text.user_mask)
+            generated, confidence = generate(
+                self.model, self.processor, text, features, chosen,
+                counts=scene.counts, unique=unique, options=options,
+            )  # fmt: skip
+            return generated, confidence, chosen and of_first(chosen, scene.counts)
 
     def _said(
         self,
