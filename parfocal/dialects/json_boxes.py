@@ -84,15 +84,15 @@ class JsonBoxes(Listing):
 
     def read(self, output: str, reader: Reader, view: View, ended: bool) -> Iterator[Span]:
         """Words and labelled boxes, in order."""
-        output = _THINKING.sub("", output)
-        if not _KEY.search(output):
-            yield from self._without_keys(output, reader)
-            return
-        output = _FENCE.sub("", output)
-        found, opened = find_objects(output)
+        whole = _THINKING.sub("", output)
+        output = _FENCE.sub("", whole)
+        found, opened = find_objects(output) if _KEY.search(output) else ([], [])
         found = [item for item in found if _KEY.search(output, item.start, item.end)]
+        if not found and not opened:
+            yield from self._without_objects(whole, reader)
+            return
         if not found:
-            yield from self._cut_object(output, opened, reader)
+            yield from self._cut_object(output, opened[0], reader)
             return
         after = [place for place in opened if place >= found[-1].end]
         end = min(after, default=found[-1].end if opened else len(output))
@@ -112,7 +112,7 @@ class JsonBoxes(Listing):
         rest = output[position:end]
         yield Text("" if _BETWEEN.fullmatch(rest) else rest)
 
-    def _without_keys(self, output: str, reader: Reader) -> Iterator[Span]:
+    def _without_objects(self, output: str, reader: Reader) -> Iterator[Span]:
         """Words as they are; lists of four numbers among them are boxes where they can be."""
         matches = list(_BARE.finditer(output))
         found = [self.place(read_numbers(match[1]), match[0], reader) for match in matches]
@@ -125,16 +125,15 @@ class JsonBoxes(Listing):
             if box is None:
                 yield Text(match[0])
             else:
-                reader.note_once("format_drift", f"{match[0]!r} is a box without {self.box_key!r}")
+                reader.note_once("format_drift", f"{match[0]!r} is a box in no object")
                 yield Phrase("", box)
             position = match.end()
         yield Text(_FENCE.sub("", output[position:]))
 
-    def _cut_object(self, output: str, opened: list[int], reader: Reader) -> Iterator[Span]:
-        """Words, and boxes of an object that is not closed."""
-        words, _ = _strip(_LIST_START, output[: opened[0]] if opened else output)
-        if opened:
-            reader.note("truncated_json", f"the list is cut off after {output[-40:]!r}")
+    def _cut_object(self, output: str, opened: int, reader: Reader) -> Iterator[Span]:
+        """Words, and boxes of an object that opens there and is not closed."""
+        words, _ = _strip(_LIST_START, output[:opened])
+        reader.note("truncated_json", f"the list is cut off after {output[-40:]!r}")
         yield Text(words)
         yield from list_spans(self._keyed(output[len(words) :], reader), reader)
 

@@ -167,6 +167,8 @@ READ: list[tuple[str, str, list[object], list[str]]] = [
     ("qwen3_vl", "It is at [1, 2, 3, 4000].", ["It is at [1, 2, 3, 4000]."], ["out_of_range"]),
     ("qwen3_vl", '<think>x</think>```json\n{"rows": [{"a": 1}, {"b', ['```json\n{"rows": [{"a": 1}, {"b'], []),
     ("qwen3_vl", "<think>It is at [100, 200, 300, 400]", [], []),
+    ("qwen3_vl", 'It is at "bbox_2d": [100, 200, 300, 400].', ['It is at "bbox_2d": ', ("", A), "."], ["format_drift"]),
+    ("qwen3_vl", '```json\n"bbox_2d": [100, 200, 300, 400]\n```', ['"bbox_2d": ', ("", A), "\n"], ["format_drift"]),
     ("qwen3_vl", "```python\nx = {'a': 1}\n```", ["```python\nx = {'a': 1}\n```"], []),
     ("qwen3_vl", 'A "box" is:\n```\nx\n```', ['A "box" is:\n```\nx\n```'], []),
     ("gemini", '[{"box_2d": [200, 100, 400, 300], "label": "cat", "mask": "x"}]', [("cat", A)], []),
