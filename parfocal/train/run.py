@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ SAVED = "recipe.json"
 
 KEEP_MEMORY = {"MMAP_THRESHOLD_": 2**30, "TRIM_THRESHOLD_": 2**30, "TOP_PAD_": 2**26}
 """How glibc is told, in bytes, to use memory again that a process gave back: a step on a CPU asks
-for the same large tensors every time, and fresh pages are slow. Other systems pass it over."""
+for the same large tensors every time, and fresh pages are slow."""
 
 
 def start_run(
@@ -138,7 +139,7 @@ def _launch(out: Path, processes: int, command: list[str]) -> None:
     environment = dict(os.environ)
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and _keeps_memory(*platform.libc_ver()):
         for name, size in KEEP_MEMORY.items():
             environment.setdefault(f"MALLOC_{name}", str(size))
     code = subprocess.run(command, env=environment, check=False).returncode
@@ -147,6 +148,15 @@ def _launch(out: Path, processes: int, command: list[str]) -> None:
             f"training in {out} stopped with exit code {code}; the log above says why. "
             "--resume goes on."
         )
+
+
+def _keeps_memory(libc: str, version: str) -> bool:
+    """Whether `KEEP_MEMORY` does what it is for.
+
+    Older ones refuse so high a threshold of their own and no longer raise it with the other two
+    set, so that every tensor would be of fresh pages.
+    """
+    return libc == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 36)
 
 
 def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -> list[str]:

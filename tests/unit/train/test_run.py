@@ -251,6 +251,25 @@ def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several)
     assert ("--nproc-per-node=3" in command) == several
 
 
+@pytest.mark.parametrize(
+    ("libc", "told"),
+    [(("glibc", "2.41"), 3), (("glibc", "2.36"), 3), (("glibc", "2.34"), 0), (("", ""), 0)],
+)
+def test_memory_is_kept_where_the_system_can(tmp_path, monkeypatch, libc, told):
+    monkeypatch.undo()  # the real launcher
+    environments = []
+
+    def fake(command, env, check):
+        environments.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(run.subprocess, "run", fake)
+    monkeypatch.setattr(run.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(run.platform, "libc_ver", lambda: libc)
+    run._launch(tmp_path, 1, ["python"])
+    assert sum(name.startswith("MALLOC_") for name in environments[0]) == told
+
+
 def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeypatch):
     path = tmp_path / "own.yaml"
     path.write_text("distributed_type: FSDP\n", encoding="utf-8")
