@@ -85,6 +85,7 @@ def locate(
     tagger: TaggerOption = None,
     detector: DetectorOption = None,
     boxes_cache: CacheOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
     as_json: JsonOption = False,
     save: SaveOption = None,
     device: DeviceOption = "auto",
@@ -99,7 +100,8 @@ def locate(
     parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect, parts)
-    answers = predictor.locate_batch([picture] * len(phrases), phrases)
+    options = generation_options(max_new_tokens)
+    answers = predictor.locate_batch([picture] * len(phrases), phrases, **options)
     show.show_located(picture, phrases, answers, as_json)
     texts = [answer.text for answer in answers]
     show.save_answer(show.joined(answers, texts, ", ".join(phrases)), save)

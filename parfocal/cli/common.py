@@ -353,7 +353,7 @@ def _same_file(path: Path, read: str | Path) -> bool:
 
 
 def generation_options(max_new_tokens: int | None) -> dict[str, int]:
-    """What a command hands on to `ask` and `describe`; what was not said, the model decides."""
+    """What a command hands on to a verb that answers; what was not said, the model decides."""
     return {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
 
 

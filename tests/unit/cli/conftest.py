@@ -91,14 +91,20 @@ class TablePredictor:
         count = 0 if boxes is None else len(boxes)
         return self.answer(image, question, GroundedText.of(f"{count} boxes and ", self.car(image)))
 
-    def locate(self, image: Image.Image, phrase: str) -> Answer:
+    def locate(self, image: Image.Image, phrase: str, **options: Any) -> Answer:
+        if options:
+            seen = Problem("no_box", f"options {options}")
+            return self.answer(image, phrase, GroundedText.of("here"), seen)
         if phrase == "unread":
             return self.answer(image, phrase, GroundedText.of("here"), Problem("no_box", "'here'"))
         found = self.car(image) if phrase == "the car" else Nothing(phrase)
         return self.answer(image, phrase, GroundedText.of(found))
 
-    def locate_batch(self, images: Sequence[Image.Image], phrases: Sequence[str]) -> list[Answer]:
-        return [self.locate(image, phrase) for image, phrase in zip(images, phrases, strict=True)]
+    def locate_batch(
+        self, images: Sequence[Image.Image], phrases: Sequence[str], **options: Any
+    ) -> list[Answer]:
+        pairs = zip(images, phrases, strict=True)
+        return [self.locate(image, phrase, **options) for image, phrase in pairs]
 
     def describe(self, image: Image.Image, boxes: Boxes | None = None, **options: Any) -> Any:
         if options:
