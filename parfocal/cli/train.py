@@ -220,7 +220,7 @@ def _show_plan(
 
     done = () if before is None else done_stages(recipe, before)
     try:
-        config, processor = recipes.parts_of(recipe, recipes.find_entry(name))
+        config, processor = recipes.parts_of_run(recipe, recipes.find_entry(name), before)
     except ConfigError:  # the tokenizer is not here; the plan says so
         config, processor = recipes.config_of(recipe), None
     found = plan(

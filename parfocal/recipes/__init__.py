@@ -137,6 +137,26 @@ def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> R
     return saved
 
 
+def parts_of_run(
+    recipe: Recipe, entry: RecipeEntry, before: Path | None
+) -> tuple[ParfocalConfig, ParfocalProcessor]:
+    """Return the config and the processor of the model that `run_recipe` trains.
+
+    Args:
+        recipe: from `recipe_of_run`.
+        entry: it is of.
+        before: folder of the run to go on with, which holds its own, as what its words came from
+            may be gone; None to start one.
+
+    Raises:
+        ConfigError: as `parts_of` does.
+    """
+    if before is None or not (before / SAVED).exists():
+        return parts_of(recipe, entry)
+    start = before / "start"
+    return ParfocalConfig.from_pretrained(start), ParfocalProcessor.from_pretrained(start)
+
+
 def run_recipe(
     name: str,
     overrides: Sequence[str] = (),
@@ -167,12 +187,7 @@ def run_recipe(
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
     recipe = recipe_of_run(name, overrides, out if resume else None)
-    start = out / "start"
-    if resume and (out / SAVED).exists():  # what the words came from may be gone
-        config = ParfocalConfig.from_pretrained(start)
-        processor = ParfocalProcessor.from_pretrained(start)
-    else:
-        config, processor = parts_of(recipe, find_entry(name))
+    config, processor = parts_of_run(recipe, find_entry(name), out if resume else None)
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(
         recipe, config, processor, out, processes, resume, runtime, settings, begin=begin

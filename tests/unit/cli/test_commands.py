@@ -504,11 +504,12 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
     seen: list[tuple] = []
 
     def plan(recipe, config, processor, runtime, processes, *, benchmarks, tflops, done) -> Plan:
-        seen.append((recipe, done))
+        seen.append((recipe, config, done))
         return Plan(recipe.name, recipe.budget, recipe.model, processes, tflops, (), (), ())
 
     monkeypatch.setattr("parfocal.train.plan.plan", plan)
-    monkeypatch.setattr("parfocal.recipes.parts_of", lambda recipe, entry: (None, None))
+    parts = "parfocal.recipes.parts_of_run"
+    monkeypatch.setattr(parts, lambda recipe, entry, before: (f"config of {before}", None))
     saved = get_recipe("mini", ["budget=smoke", "stages.language.samples=48"])
     (tmp_path / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
     (tmp_path / "perception").mkdir()
@@ -516,9 +517,9 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
     resumed = ("train", "mini", "--dry-run", "--resume", "--out", tmp_path)
     done = run(*resumed)
     assert (done.code, done.out) == (0, "no stage is left to train\nno problems\n")
-    assert seen == [(saved, ("perception",))]
+    assert seen == [(saved, f"config of {tmp_path}", ("perception",))]
     assert run(*resumed[:3]).code == 0
-    assert seen[1:] == [(get_recipe("mini"), ())]
+    assert seen[1:] == [(get_recipe("mini"), "config of None", ())]
     changed = run(*resumed, "--set", "budget=smoke")
     assert (changed.code, len(seen)) == (1, 2)
     assert "another recipe: stages.language.samples: 48 -> " in changed.err
