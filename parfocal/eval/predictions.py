@@ -152,8 +152,8 @@ class Prediction:
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     """Write a file of predictions as they come; returns the number of lines.
 
-    Until the last one the file is called `NAME.partial`. It stays where asking ends early, and a
-    warning names it.
+    Until the last one the file is called `NAME.partial`. It stays where asking ends early, unless
+    nothing was answered, and a warning names it.
     """
     partial = path.with_name(path.name + ".partial")
     count = 0
@@ -163,7 +163,10 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
                 file.write(json.dumps(prediction.to_json(), allow_nan=False) + "\n")
                 count += 1
     except BaseException:  # an interrupt too: hours of answers may be there already
-        logger.warning("asking ended early; the %d answers so far are in %s", count, partial)
+        if count:
+            logger.warning("asking ended early; the %d answers so far are in %s", count, partial)
+        else:
+            partial.unlink(missing_ok=True)
         raise
     os.replace(partial, path)
     return count

@@ -144,6 +144,16 @@ def test_what_was_answered_before_a_failure_is_kept(
     assert f"10 answers so far are in {partial}" in caplog.text
 
 
+def test_a_failure_before_any_answer_leaves_no_file(tmp_path: Path) -> None:
+    def refused() -> Any:
+        raise DataError("no")
+        yield
+
+    with pytest.raises(DataError):
+        write_predictions(refused(), tmp_path / "predictions.jsonl")
+    assert not list(tmp_path.glob("predictions*"))
+
+
 def test_bad_options_are_refused_before_anything_is_asked(garbage: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch size is 0"):
         run_benchmark("scenes", garbage, tmp_path / "out", batch_size=0)
