@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 256 << 20
 _SUFFIX = ".safetensors"
-_LISTS = ("tokens", "levels", "proposer")
+_LISTS = ("tokens", "levels")
 _OF_ANSWERS = ("match_threshold", "ground_score")  # of the proposer, and no matter of features
 
 
@@ -48,25 +48,18 @@ class FeatureCache:
 
     Args:
         folder: of all models' shards; created when it does not exist.
-        model: its towers, and its proposer if `with_candidates`, are what the entries are of.
-        with_candidates: keep proposals, and not the maps that only the proposer reads.
+        model: its towers and its proposer are what the entries are of.
         bf16: computed under autocast, as training does.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        model: ParfocalForConditionalGeneration,
-        with_candidates: bool,
-        bf16: bool = False,
+        self, folder: Path, model: ParfocalForConditionalGeneration, bf16: bool = False
     ) -> None:
-        self.with_candidates = with_candidates and model.proposer is not None
-        parts = [model.vision]
-        if self.with_candidates:
-            parts += [part for part in (model.proposer, model.refiner) if part is not None]
+        own = (model.vision, model.proposer, model.refiner)
+        parts = [part for part in own if part is not None]
         self.bf16, config = bf16, model.config
         settings = [config.vision.to_dict(), bf16]
-        if self.with_candidates:
+        if model.proposer is not None:
             values = config.proposer.to_dict()
             settings.append({key: values[key] for key in values if key not in _OF_ANSWERS})
         self.folder = folder / weights_digest(parts, settings)
@@ -134,7 +127,7 @@ class FeatureCache:
         candidates = None
         if "boxes" in stacked:
             candidates = Candidates(stacked["boxes"], stacked["scores"], None)
-        return Perception(VisionFeatures(**lists), candidates)
+        return Perception(VisionFeatures(**lists, proposer=[]), candidates)
 
     def _entry(self, key: str) -> dict[str, Tensor]:
         path, fields = self._places[key]
@@ -219,7 +212,7 @@ def fill(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=cache.bf16):
             seen = model.perceive([value.to(device) for value in pixels])
         for row, key in enumerate(batch):
-            entries[key] = _row(seen, row, cache.with_candidates)
+            entries[key] = _row(seen, row)
             size += sum(value.nbytes for value in entries[key].values())
         if size >= SHARD_BYTES:
             cache.write(entries)
@@ -250,17 +243,15 @@ def _missing(
                 yield key, (image, shows_video(sample))
 
 
-def _row(seen: Perception, row: int, with_candidates: bool) -> dict[str, Tensor]:
-    """One picture's entry, on the CPU."""
+def _row(seen: Perception, row: int) -> dict[str, Tensor]:
+    """One picture's entry, on the CPU, without the maps that only the proposer reads."""
     lists = {"tokens": seen.vision.tokens, "levels": seen.vision.levels}
-    if not with_candidates:
-        lists["proposer"] = seen.vision.proposer
     entry = {
         f"{name}.{index}": value[row].cpu()
         for name, values in lists.items()
         for index, value in enumerate(values)
     }
-    if with_candidates and seen.candidates is not None:
+    if seen.candidates is not None:
         entry["boxes"], entry["scores"] = (
             seen.candidates.boxes[row].cpu(), seen.candidates.scores[row].cpu(),
         )  # fmt: skip

@@ -261,7 +261,7 @@ def _remembered(
     """
     stage, rank, world = context.stage, process_rank(), world_size()
     model.to(device())
-    cache = FeatureCache(Path(context.runtime.features), model, True, context.recipe.bf16)
+    cache = FeatureCache(Path(context.runtime.features), model, context.recipe.bf16)
     if opened.expands:  # which rows come depends on the workers: all that may come
         read: Iterator[Sample] = opened.rows_once().iterate(0, rank, world)
     else:

@@ -247,15 +247,15 @@ def test_a_window_that_is_begun_is_kept_whole(train, tmp_path, monkeypatch, grou
 
 def test_the_cache_knows_weights_and_pictures(make_model, processor, toy_samples, tmp_path):
     model = make_model()
-    cache = FeatureCache(tmp_path, model, with_candidates=True)
+    cache = FeatureCache(tmp_path, model)
     assert fill(cache, model, processor, [*toy_samples, *toy_samples], batch_size=3) == 4
     assert fill(cache, model, processor, toy_samples) == 0
-    again = FeatureCache(tmp_path, model, with_candidates=True)
+    again = FeatureCache(tmp_path, model)
     assert len(again) == 4
-    other = FeatureCache(tmp_path, make_model(seed=1), with_candidates=True)
+    other = FeatureCache(tmp_path, make_model(seed=1))
     assert len(other) == 0
     model.config = vary(model.config, {"vision": {"resize": "squash"}})
-    assert len(FeatureCache(tmp_path, model, with_candidates=True)) == 0
+    assert len(FeatureCache(tmp_path, model)) == 0
     with pytest.raises(CheckpointError, match="lacks a picture"):
         other.read(["x"])
 
@@ -270,7 +270,7 @@ def test_a_picture_that_is_not_there_matters_only_where_it_is_trained_on(
         for path in (tmp_path / "gone.png", broken)
     )
     model = make_model()
-    cache = FeatureCache(tmp_path / "features", model, with_candidates=True)
+    cache = FeatureCache(tmp_path / "features", model)
     assert fill(cache, model, processor, [gone, bad, *toy_samples]) == 4
     assert "no features of sample 'gone.png'" in caplog.text
     assert "no features of sample 'broken.png'" in caplog.text
@@ -280,11 +280,11 @@ def test_a_picture_that_is_not_there_matters_only_where_it_is_trained_on(
 
 def test_what_is_made_of_answers_is_no_matter_of_features(make_model, tmp_path):
     model = make_model()
-    folder = FeatureCache(tmp_path, model, with_candidates=True).folder
+    folder = FeatureCache(tmp_path, model).folder
     model.config = vary(model.config, {"proposer": {"match_threshold": 0.3, "ground_score": 0.7}})
-    assert FeatureCache(tmp_path, model, with_candidates=True).folder == folder
+    assert FeatureCache(tmp_path, model).folder == folder
     model.config = vary(model.config, {"proposer": {"nms_threshold": 0.3}})
-    assert FeatureCache(tmp_path, model, with_candidates=True).folder != folder
+    assert FeatureCache(tmp_path, model).folder != folder
 
 
 @pytest.mark.parametrize("room", [12, 30])

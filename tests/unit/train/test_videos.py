@@ -174,7 +174,7 @@ def test_frames_that_a_reader_places_in_a_file(pair, tmp_path, monkeypatch):
 
 def test_frames_are_kept_apart_from_pictures_in_the_cache(pair, video, picture, words, tmp_path):
     model, processor = pair
-    cache = FeatureCache(tmp_path, model, with_candidates=True)
+    cache = FeatureCache(tmp_path, model)
     still = replace(video, id="still", images=video.images[:1], meta={})
     rows = [video, words, picture, still, replace(video, id="again")]
     assert fill(cache, model, processor, rows, batch_size=2) == 5
@@ -200,7 +200,7 @@ def test_a_model_that_reads_one_picture_refuses_videos(dense, video, tmp_path):
     with pytest.raises(ConfigError, match=r"vision.video is 'none'.*Leave videos out"):
         AnswerCollator(processor)([video])
     with pytest.raises(ConfigError, match=r"vision.video is 'none'"):
-        fill(FeatureCache(tmp_path, model, True), model, processor, [video])
+        fill(FeatureCache(tmp_path, model), model, processor, [video])
 
 
 def test_pictures_that_are_no_video_and_what_cannot_stand_beside_one(pair, video):
