@@ -200,6 +200,18 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
             user_boxes = features.image.new_zeros(rows, 0, 4, dtype=torch.float32)
         if user_mask is None:
             user_mask = torch.ones(user_boxes.shape[:2], dtype=torch.bool, device=user_boxes.device)
+        chosen = self.choose_regions(features, user_boxes, user_mask, ground_boxes, ground_mask)
+        return self.describe_regions(features, chosen)
+
+    def choose_regions(
+        self,
+        features: ImageFeatures,
+        user_boxes: Tensor,
+        user_mask: Tensor,
+        ground_boxes: Tensor | None = None,
+        ground_mask: Tensor | None = None,
+    ) -> Regions:
+        """Choose regions as `propose` does, without their vectors; the arguments are the same."""
         candidates, config = features.candidates, self.config.proposer
         if ground_boxes is not None and candidates is not None:
             if ground_mask is None:
@@ -210,7 +222,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         regions = select_regions(candidates, user_boxes, user_mask, config)
         if self.config.regions.never_empty:
             regions.mask[:, 0] = True  # an unused slot holds a box of no size
-        return self.describe_regions(features, regions)
+        return regions
 
     def describe_regions(self, features: ImageFeatures, regions: Regions) -> Regions:
         """Return the same regions with vectors float[B, R, D], None where no text has them."""

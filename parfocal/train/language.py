@@ -21,7 +21,7 @@ from parfocal.models.matching import match_boxes
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures, Perception
 from parfocal.models.packing import additive, in_rows, turn_mask, turn_positions
-from parfocal.models.proposer import Regions, of_first, offer_ground_boxes, select_regions
+from parfocal.models.proposer import Regions, of_first
 from parfocal.models.splicing import rows_of
 from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.train.objectives import ObjectiveOutput
@@ -250,15 +250,14 @@ class LanguageObjective(nn.Module):
         first = [place == 0 for count in pictures for place in range(count)]
         ground_mask = ground_mask & torch.tensor(first, device=ground_mask.device)[:, None]
         candidates, terms = features.candidates, {}
-        chosen = select_regions(candidates, user_boxes, user_mask, config)
+        chosen = model.choose_regions(features, user_boxes, user_mask)
         if candidates is not None and bool(ground_mask.any()):
             met = match_boxes(ground_boxes, ground_mask, chosen) >= 0
             terms["proposed"] = met.sum() / ground_mask.sum()
         if self.offer_ground_boxes and candidates is not None:
-            offered = offer_ground_boxes(candidates, ground_boxes, ground_mask, config.ground_score)
-            chosen = select_regions(offered, user_boxes, user_mask, config)
-        if model.config.regions.never_empty:
-            chosen.mask[:, 0] = True  # as in `propose`: an unused slot holds a box of no size
+            chosen = model.choose_regions(
+                features, user_boxes, user_mask, ground_boxes, ground_mask
+            )
         if candidates is not None:
             generators: Sequence[torch.Generator] | torch.Generator = self.generator
             if seeds is not None:
