@@ -143,6 +143,15 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "convert to an unknown dtype": (("convert", ".", "dst", "--dtype", "x"), r"'x'.*bfloat16"),
     "convert to what is there": (("convert", "mini", "text.png"), r"text\.png is there already"),
     "convert of a preset alone": (("convert", "mini", "dst"), r"needs a language model.*--text"),
+    "--resume of no run": (("train", "mini", "--resume", "--out", "gone"), r"gone holds no run"),
+    "--resume of no run, dry": (
+        ("train", "mini", "--resume", "--dry-run", "--out", "gone"),
+        r"gone holds no run",
+    ),
+    "--resume of no ablation": (
+        ("train", "ablate", "--resume", "--out", "gone"),
+        r"gone holds no ablation",
+    ),
     "--set without a value": (("train", "mini", "--set", "seed", "--print-config"), r"path=value"),
 }
 
