@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parfocal.cli import show
-from parfocal.cli.common import JsonOption, console
+from parfocal.cli.common import JsonOption, check_place, console
 from parfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -163,8 +163,10 @@ def stats(
     """
     from parfocal.data.stats import stats_of
 
-    if save is not None and save.suffix.lower() != ".png":
-        raise ConfigError(f"--save {save} must end in .png.")
+    if save is not None:
+        if save.suffix.lower() != ".png":
+            raise ConfigError(f"--save {save} must end in .png.")
+        check_place(save)
     counted = stats_of(file)
     if as_json:
         show.print_json({"schema": "parfocal.stats/1", "file": str(file), **counted.to_json()})

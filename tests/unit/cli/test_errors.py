@@ -110,6 +110,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),
     "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
     "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
+    "--save into the name of a folder": ((*ASK, "--save", "album.png"), r"is a folder"),
+    "stats --save into no folder": (
+        ("data", "stats", "good.jsonl", "--save", "no/s.png"),
+        r"folder that does not exist",
+    ),
     "--save over the picture": ((*ASK, "--save", "./scene.png"), r"'scene\.png' is a picture"),
     "--save over an object": (
         (*OBJECT, "scene.png", "--save", "scene.png"),
@@ -162,6 +167,7 @@ def folder(
 ) -> Path:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "album.png").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
