@@ -147,6 +147,10 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "convert of an unknown stage": (("convert", ".", "dst", "--stage", "x"), r"no stage 'x'"),
     "convert to an unknown dtype": (("convert", ".", "dst", "--dtype", "x"), r"'x'.*bfloat16"),
     "convert to what is there": (("convert", "mini", "text.png"), r"text\.png is there already"),
+    "convert into a file": (
+        ("convert", "mini", "text.png/dst", "--text", "mini"),
+        r"text\.png is a file",
+    ),
     "convert of a preset alone": (("convert", "mini", "dst"), r"needs a language model.*--text"),
     "--resume of no run": (("train", "mini", "--resume", "--out", "gone"), r"gone holds no run"),
     "--resume of no run, dry": (
