@@ -37,12 +37,13 @@ def info(
 
 
 def find_model(name: str) -> ModelInfo:
-    """Describe a preset, or the model of a folder or cached hub id."""
+    """Describe a bundled model, a preset, or the model of a folder or cached hub id."""
+    from parfocal.hub import BUNDLED
     from parfocal.models import info as work
     from parfocal.models.checkpoints.sources import local_folder
     from parfocal.models.presets import PRESETS
 
-    if name in PRESETS:
+    if name in PRESETS and name not in BUNDLED:
         return work.preset_info(name)
     return work.folder_info(local_folder(name), name)
 
