@@ -488,7 +488,7 @@ def test_overrides_reach_parts_sources_and_factors():
     instruction: Stage = recipe.stages[2]
     assert (instruction.optim.lr, instruction.optim.lr_factors) == (3e-5, {"text.model": 1.0})
     assert recipe.stages[0] == before.stages[0]
-    with pytest.raises(ConfigError, match="'slow' is not a float"):
+    with pytest.raises(ConfigError, match="'slow' is not of type float"):
         get_recipe("groma", ["stages.instruction.optim.lr_factors.text=slow"])
 
 
