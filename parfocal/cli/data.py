@@ -95,7 +95,7 @@ def readers(as_json: JsonOption = False) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for column in ("reader", "SRC", "options", "what"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in found:
         options = "\n".join(f"{name}={default}" for name, default in row.options.items())
         table.add_row(row.name, " ".join(row.files), options, row.what)

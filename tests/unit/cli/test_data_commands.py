@@ -14,9 +14,11 @@ from parfocal.cli.data import app
 COCO = Path(__file__).parents[2] / "fixtures" / "datasets" / "coco" / "instances_train2017.json"
 
 
-def test_readers_are_listed(run):
+def test_readers_are_listed(run, monkeypatch):
     shown = run("data", "readers")
     assert "instances_*.json" in shown.out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "…" not in run("data", "readers").out, "names of files are whole"
     listed = json.loads(run("data", "readers", "--json").out)["readers"]
     (coco,) = [card for card in listed if card["name"] == "coco"]
     assert coco["options"] == {"crowds": "False"}
