@@ -49,6 +49,7 @@ def test_what_is_wrong_is_said(run, tmp_path):
         (["coco", out], "then the file to write"),
         (["coco", str(COCO), str(COCO), out], "takes 1 sources"),
         (["coco", str(tmp_path / "none.json"), out], "does not exist"),
+        (["coco", str(tmp_path), out], "`parfocal data readers` says which files"),
         (["coco", str(COCO), out, "--option", "crowd=true"], "no option 'crowd'"),
         (["coco", str(COCO), str(tmp_path / "out.csv")], ".jsonl or .parquet"),
     ):
