@@ -215,7 +215,7 @@ def test_later_assignments_win_and_the_recipe_given_is_untouched():
         ("bf16=yes", r"'yes' is not of type bool"),
         ("stages.0.optim.lr=fast", r"'fast' is not of type float"),
         ("stages.0.optim.lr=true", r"'true' is not of type float"),
-        ("sides=64", r"'64' is not a tuple"),
+        ("sides=64", r"'64' is not of type tuple"),
         ('sides=[64, "a"]', r"is not of type int"),
         ("stages.0.optim.betas=[0.8]", r"needs 2 values"),
         ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection'"),
