@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def info(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A preset, a model folder, or a cached hub id."),
+        typer.Argument(
+            metavar="MODEL", help="'mini', a preset, a model folder, or a cached hub id."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a model is made of; without MODEL, what is installed, for a bug report.
 
-    Of a model: parameters, work of a prefill, tokens a picture takes and memory; weights are not
-    read.
+    Of a model: parameters, work of a prefill, tokens of a picture and memory.
 
     Example: parfocal info groma_7b
     """
