@@ -18,7 +18,7 @@ def test_readers_are_listed(run, monkeypatch):
     shown = run("data", "readers")
     assert "instances_*.json" in shown.out
     monkeypatch.setenv("COLUMNS", "80")
-    assert "…" not in run("data", "readers").out, "names of files are whole"
+    assert "\u2026" not in run("data", "readers").out, "names of files are whole"
     listed = json.loads(run("data", "readers", "--json").out)["readers"]
     (coco,) = [card for card in listed if card["name"] == "coco"]
     assert coco["options"] == {"crowds": "False"}
