@@ -341,6 +341,17 @@ def check_save(path: Path | None, image: Path, objects: Sequence[str] | None = N
             f"{', '.join(SAVE_SUFFIXES)}. "
             "Choose one by the file's ending."
         )
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a `--save` that is a folder, or in none.
+
+    Raises:
+        ConfigError: saying which.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--save {str(path)!r} is a folder. Give the name of a file.")
     if not path.parent.is_dir():
         raise ConfigError(
             f"--save {str(path)!r} is in a folder that does not exist. Make "

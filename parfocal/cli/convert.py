@@ -57,8 +57,9 @@ def convert(
 ) -> None:
     """Convert Groma's or MG-LLaVA's weights, or start a preset from public parts.
 
-    An official folder is all that `parfocal convert SRC DST` needs, where nothing of it lies
-    elsewhere. Parts of MG-LLaVA that do are given by --vision (twice) and --text.
+    --vision (twice) and --text name parts of MG-LLaVA that lie outside SRC.
+
+    A preset needs --text, and takes --vision.
 
     Example: parfocal convert mini out/fresh --text mini
     """

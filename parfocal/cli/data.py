@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parfocal.cli import show
-from parfocal.cli.common import JsonOption, console
+from parfocal.cli.common import JsonOption, check_place, console
 from parfocal.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def readers(as_json: JsonOption = False) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for column in ("reader", "SRC", "options", "what"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in found:
         options = "\n".join(f"{name}={default}" for name, default in row.options.items())
         table.add_row(row.name, " ".join(row.files), options, row.what)
@@ -163,8 +163,10 @@ def stats(
     """
     from parfocal.data.stats import stats_of
 
-    if save is not None and save.suffix.lower() != ".png":
-        raise ConfigError(f"--save {save} must end in .png.")
+    if save is not None:
+        if save.suffix.lower() != ".png":
+            raise ConfigError(f"--save {save} must end in .png.")
+        check_place(save)
     counted = stats_of(file)
     if as_json:
         show.print_json({"schema": "parfocal.stats/1", "file": str(file), **counted.to_json()})

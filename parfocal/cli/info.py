@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 def info(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A preset, a model folder, or a cached hub id."),
+        typer.Argument(
+            metavar="MODEL", help="'mini', a preset, a model folder, or a cached hub id."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a model is made of; without MODEL, what is installed, for a bug report.
 
-    Of a model: parameters, work of a prefill, tokens a picture takes and memory; weights are not
-    read.
+    Of a model: parameters, work of a prefill, tokens of a picture and memory.
 
     Example: parfocal info groma_7b
     """
@@ -37,12 +38,13 @@ def info(
 
 
 def find_model(name: str) -> ModelInfo:
-    """Describe a preset, or the model of a folder or cached hub id."""
+    """Describe a bundled model, a preset, or the model of a folder or cached hub id."""
+    from parfocal.hub import BUNDLED
     from parfocal.models import info as work
     from parfocal.models.checkpoints.sources import local_folder
     from parfocal.models.presets import PRESETS
 
-    if name in PRESETS:
+    if name in PRESETS and name not in BUNDLED:
         return work.preset_info(name)
     return work.folder_info(local_folder(name), name)
 

@@ -88,7 +88,8 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what it would take, check every path, and stop.")
 ]
 TflopsOption = Annotated[
-    float, typer.Option("--tflops", metavar="X", min=0.001, help="Speed a device, for --dry-run.")
+    float,
+    typer.Option("--tflops", metavar="X", min=0.001, help="Speed of a device, for --dry-run."),
 ]
 
 

@@ -123,10 +123,17 @@ def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> R
             None to start one.
 
     Raises:
-        ConfigError: for an unknown name or override, or if the run is of another recipe.
+        ConfigError: for an unknown name or override, or if there is no run in `before`, or one of
+            another recipe.
     """
     recipe = get_recipe(name, overrides)
-    if before is None or overrides or not (before / SAVED).exists():
+    if before is None:
+        return recipe
+    if not (before / SAVED).exists():
+        raise ConfigError(
+            f"{before} holds no run to go on with. Check --out, or leave --resume out to start one."
+        )
+    if overrides:
         return recipe
     saved = Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
     if saved.name != recipe.name:
@@ -151,7 +158,7 @@ def parts_of_run(
     Raises:
         ConfigError: as `parts_of` does.
     """
-    if before is None or not (before / SAVED).exists():
+    if before is None:
         return parts_of(recipe, entry)
     start = before / "start"
     return ParfocalConfig.from_pretrained(start), ParfocalProcessor.from_pretrained(start)

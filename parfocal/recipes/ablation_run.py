@@ -126,11 +126,17 @@ def run_ablation(
         runtime: sizes and trackers of the machine.
 
     Raises:
-        ConfigError: for an unknown setting; if `out` holds runs and `resume` is off, or runs of
-            other recipes.
+        ConfigError: for an unknown setting; if `out` holds runs and `resume` is off, or none and
+            it is on, or runs of other recipes.
     """
     settings = read_settings(assignments)
-    if out.exists() and any(out.iterdir()) and not resume:
+    begun = out.exists() and any(out.iterdir())
+    if resume and not begun:
+        raise ConfigError(
+            f"{out} holds no ablation to go on with. Check --out, or leave --resume out to start "
+            "one."
+        )
+    if begun and not resume:
         raise ConfigError(
             f"{out} is not empty; add --resume to go on with the ablation there, or choose "
             "another folder."

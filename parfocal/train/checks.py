@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import GenerationConfig
+from transformers.integrations import get_available_reporting_integrations
 
 from parfocal.data.leaks import load_benchmarks
 from parfocal.data.mixing import OpenMixture, task_views
@@ -84,6 +85,13 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
         raise ConfigError(
             f"recipe {recipe.name!r}: features are kept of language stages that read files "
             "(mixture), and it has none. Leave --features out."
+        )
+    available = get_available_reporting_integrations()
+    absent = [name for name in runtime.trackers if name not in available]
+    if absent:
+        raise ConfigError(
+            f"tracker {absent[0]!r} is not known to Transformers or not installed; here are "
+            f"{sorted(available)}. Install it, or give --track none."
         )
     names = [stage.name for stage in recipe.stages]
     missing = [name for name in runtime.stages if name not in names]

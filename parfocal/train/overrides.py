@@ -126,5 +126,5 @@ def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
     try:
         return of_type(kind, parsed)
     except ConfigError as err:
-        message = f"override {whole!r}: {value!r} is not a {kind.__name__}."
+        message = f"override {whole!r}: {value!r} is not of type {kind.__name__}."
         raise ConfigError(message) from err

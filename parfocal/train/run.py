@@ -79,7 +79,8 @@ def start_run(
     Raises:
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
-            stage that the recipe does not have, or a stage needs bitsandbytes, which is missing.
+            stage that the recipe does not have or a tracker that is not installed, or a stage needs
+            bitsandbytes, which is missing, or `out` cannot be made.
     """
     runtime = runtime or Runtime.of(out)
     check_settings(recipe, runtime)
@@ -89,7 +90,7 @@ def start_run(
         _check_same(recipe, out, resume)
         _record(recipe, runtime, out)
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        _make_folder(out)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
         _record(recipe, runtime, out)
@@ -99,6 +100,15 @@ def start_run(
         count = processes or default_processes()
         _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"the folder {str(out)!r} cannot be made: {err.strerror}. Give another --out."
+        ) from err
 
 
 def _record(recipe: Recipe, runtime: Runtime, out: Path) -> None:

@@ -69,5 +69,6 @@ def of_type(kind: type, value: Any, where: str = "") -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{f'{where}: ' if where else ''}{value!r} is not a {kind.__name__}.")
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}{value!r} is not of type {kind.__name__}.")
     return value

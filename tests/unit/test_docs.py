@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image, ImageDraw
+
+from parfocal.data import Sample
 
 REPO = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
@@ -213,6 +216,12 @@ def test_a_wrong_command_does_not_parse(args: list[str], good: bool) -> None:
 
 def test_blocks_know_their_line() -> None:
     assert blocks("one\n\n```python\nx = 1\n```\n", "python") == [(4, "x = 1\n")]
+
+
+def test_rows_that_are_shown_are_samples() -> None:
+    text = (REPO / "docs" / "data.md").read_text("utf-8")
+    rows = [json.loads(source) for _, source in blocks(text, "json")]
+    assert [Sample.from_json(row).id for row in rows] == ["street-1"]
 
 
 def test_every_reader_and_view_is_described() -> None:

@@ -488,7 +488,7 @@ def test_overrides_reach_parts_sources_and_factors():
     instruction: Stage = recipe.stages[2]
     assert (instruction.optim.lr, instruction.optim.lr_factors) == (3e-5, {"text.model": 1.0})
     assert recipe.stages[0] == before.stages[0]
-    with pytest.raises(ConfigError, match="'slow' is not a float"):
+    with pytest.raises(ConfigError, match="'slow' is not of type float"):
         get_recipe("groma", ["stages.instruction.optim.lr_factors.text=slow"])
 
 
@@ -520,12 +520,12 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
         "stages.language.samples=32",
         'model_overrides={"proposer": {"score_threshold": 0.5}}',
     ]
-    model = run_recipe("mini", assignments, tmp_path, processes=1, resume=True)
+    model = run_recipe("mini", assignments, tmp_path, processes=1)
     assert model == tmp_path / "model"
     (recipe, config, processor, out, processes, resume), evaluated = started
     assert evaluated == ("scenes", str(model), tmp_path / "eval" / "scenes", None)
     assert (recipe.seed, recipe.stages[1].steps, out) == (7, 2, tmp_path)
-    assert (processes, resume) == (1, True)
+    assert (processes, resume) == (1, False)
     assert config.proposer.score_threshold == 0.5
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)

@@ -122,7 +122,10 @@ def _opened(path: Path) -> Any:
     try:
         return path.open("rb")
     except OSError as err:
-        raise DataError(f"{path} cannot be opened: {err.strerror}.") from err
+        raise DataError(
+            f"{path} cannot be opened: {err.strerror}. `parfocal data readers` says which files "
+            "each reader wants."
+        ) from err
 
 
 def _import_ijson() -> Any:

@@ -101,11 +101,11 @@ def convert(
         The report: what was used, dropped and kept, by name.
 
     Raises:
-        CheckpointError: if the source is incomplete or does not fit, with the list of misfits.
+        CheckpointError: if the source is incomplete or does not fit, with the list of misfits, or
+            the target cannot be made.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target} is there already; give the name of a new folder.")
+    _check_target(target)
     made = read_official(source, family, vision, text, stage, constants)
     if made.detector_only:
         raise CheckpointError(
@@ -124,6 +124,15 @@ def convert(
     model.save_pretrained(target)
     made.processor.save_pretrained(target)
     return made.report
+
+
+def _check_target(target: Path) -> None:
+    """Refuse a folder that could not be written, before anything is read."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} is there already; give the name of a new folder.")
+    above = next(path for path in target.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise CheckpointError(f"{target} cannot be made: {above} is a file. Give another folder.")
 
 
 def recognise(source: str | Path) -> str | None:

@@ -15,6 +15,8 @@ from parfocal import predict
 from parfocal.cli.common import console
 from parfocal.cli.evaluate import report_table
 from parfocal.errors import ConfigError, DataError
+from parfocal.hub import bundled_folder
+from parfocal.models.info import preset_info
 from parfocal.recipes import get_recipe
 from parfocal.train.plan import Plan
 from parfocal.train.runtime import Runtime
@@ -318,6 +320,14 @@ def test_info_compares_with_what_the_paper_writes(run, monkeypatch) -> None:
     assert "the paper writes 0.0001 B parameters (+1.1 %)" in run("info", "tiny").out
     monkeypatch.setattr("parfocal.models.info.REPORTED", {})
     assert "the paper" not in run("info", "tiny").out
+
+
+def test_info_of_the_bundled_model_is_of_its_weights(run) -> None:
+    named, preset = json.loads(run("info", "mini", "--json").out), preset_info("mini")
+    folder = json.loads(run("info", bundled_folder("mini"), "--json").out)
+    assert named["model"] == "mini"
+    assert named["parts"] == folder["parts"]
+    assert named["parameters"] > preset.parameters, "the bundled tokenizer has more words"
 
 
 def test_info_json(run) -> None:

@@ -14,9 +14,11 @@ from parfocal.cli.data import app
 COCO = Path(__file__).parents[2] / "fixtures" / "datasets" / "coco" / "instances_train2017.json"
 
 
-def test_readers_are_listed(run):
+def test_readers_are_listed(run, monkeypatch):
     shown = run("data", "readers")
     assert "instances_*.json" in shown.out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "\u2026" not in run("data", "readers").out, "names of files are whole"
     listed = json.loads(run("data", "readers", "--json").out)["readers"]
     (coco,) = [card for card in listed if card["name"] == "coco"]
     assert coco["options"] == {"crowds": "False"}
@@ -47,6 +49,7 @@ def test_what_is_wrong_is_said(run, tmp_path):
         (["coco", out], "then the file to write"),
         (["coco", str(COCO), str(COCO), out], "takes 1 sources"),
         (["coco", str(tmp_path / "none.json"), out], "does not exist"),
+        (["coco", str(tmp_path), out], "`parfocal data readers` says which files"),
         (["coco", str(COCO), out, "--option", "crowd=true"], "no option 'crowd'"),
         (["coco", str(COCO), str(tmp_path / "out.csv")], ".jsonl or .parquet"),
     ):

@@ -110,6 +110,11 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),
     "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
     "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
+    "--save into the name of a folder": ((*ASK, "--save", "album.png"), r"is a folder"),
+    "stats --save into no folder": (
+        ("data", "stats", "good.jsonl", "--save", "no/s.png"),
+        r"folder that does not exist",
+    ),
     "--save over the picture": ((*ASK, "--save", "./scene.png"), r"'scene\.png' is a picture"),
     "--save over an object": (
         (*OBJECT, "scene.png", "--save", "scene.png"),
@@ -142,7 +147,20 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "convert of an unknown stage": (("convert", ".", "dst", "--stage", "x"), r"no stage 'x'"),
     "convert to an unknown dtype": (("convert", ".", "dst", "--dtype", "x"), r"'x'.*bfloat16"),
     "convert to what is there": (("convert", "mini", "text.png"), r"text\.png is there already"),
+    "convert into a file": (
+        ("convert", "mini", "text.png/dst", "--text", "mini"),
+        r"text\.png is a file",
+    ),
     "convert of a preset alone": (("convert", "mini", "dst"), r"needs a language model.*--text"),
+    "--resume of no run": (("train", "mini", "--resume", "--out", "gone"), r"gone holds no run"),
+    "--resume of no run, dry": (
+        ("train", "mini", "--resume", "--dry-run", "--out", "gone"),
+        r"gone holds no run",
+    ),
+    "--resume of no ablation": (
+        ("train", "ablate", "--resume", "--out", "gone"),
+        r"gone holds no ablation",
+    ),
     "--set without a value": (("train", "mini", "--set", "seed", "--print-config"), r"path=value"),
 }
 
@@ -153,6 +171,7 @@ def folder(
 ) -> Path:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "album.png").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

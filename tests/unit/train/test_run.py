@@ -227,6 +227,18 @@ def test_the_data_of_a_stage_is_looked_at_when_it_is_to_train(tiny_parts, tmp_pa
     assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find", "talk"]
 
 
+def test_a_folder_that_cannot_be_made_is_told(tiny_parts, tmp_path, no_training):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file' cannot be made: File exists"):
+        start_run(recipe_of(FIND), *tiny_parts, tmp_path / "file", 1)
+
+
+def test_a_tracker_that_is_not_here_is_refused_before_training(tiny_parts, tmp_path, no_training):
+    with pytest.raises(ConfigError, match=r"tracker 'wandbb' is not known .* or not installed"):
+        start_run(recipe_of(FIND), *tiny_parts, tmp_path, 1, runtime=Runtime(trackers=("wandbb",)))
+    assert not no_training
+
+
 def test_features_of_scenes_are_refused(tiny_parts, tmp_path, no_training):
     with pytest.raises(ConfigError, match=r"features are kept of language stages that read files"):
         start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, 1, runtime=Runtime(features="seen"))
