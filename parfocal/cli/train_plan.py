@@ -127,7 +127,7 @@ def _costs() -> Lines:
     yield "  weights", lambda stage: _bytes(stage.memory, lambda held: held.weights)
     yield "  copies in bfloat16", lambda stage: _bytes(stage.memory, lambda held: held.copies)
     yield "  gradients", lambda stage: _bytes(stage.memory, lambda held: held.gradients)
-    yield "  AdamW's moments", lambda stage: _bytes(stage.memory, lambda held: held.moments)
+    yield "  the optimiser's moments", lambda stage: _bytes(stage.memory, lambda held: held.moments)
     yield "  activations", lambda stage: _bytes(stage.memory, lambda held: held.activations)
     yield "hours", lambda stage: _small(stage.hours, 1.0)
 

@@ -24,7 +24,7 @@ Memory of a process, in bytes:
   checkpointed and frozen, fewer. Quantised layers are unpacked one at a time: the largest counts,
   in the numbers that are computed with.
 - gradients: 4 a parameter that trains; twice that with several processes, for what they exchange.
-- moments: AdamW's, 8 a parameter that trains.
+- moments: AdamW's, 8 a parameter that trains; Muon's, 4.
 - activations: what autograd keeps of a row, counted by a run without memory, times the rows at a
   time, all as long as the longest. With bfloat16 half of it outside the language model, which runs
   in bfloat16. Checkpointed layers keep their float32 input and, one at a time, all else.
@@ -49,6 +49,7 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.info import part_modules
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import Regions
+from parfocal.train.optimizers import by_muon
 from parfocal.train.quantize import BITS, linear_layers
 from parfocal.train.recipe import Objective, Stage
 from parfocal.train.runtime import attention
@@ -224,7 +225,7 @@ def process_memory(
         weights=4 * (_size(model) - sum(packed)) + math.ceil(sum(packed) * BITS / 8),
         copies=2 * copied + max(packed, default=0) * (2 if bf16 else 4),
         gradients=4 * trained * (1 if world == 1 else 2),
-        moments=8 * trained,
+        moments=8 * trained - 4 * _of_muon(model, stage),
         activations=micro_batch * _row_activations(model, stage, row, bf16),
     )
 
@@ -314,6 +315,15 @@ def _runs(name: str, part: nn.Module, objective: Objective) -> bool:
 
 def _size(part: nn.Module) -> int:
     return sum(value.numel() for value in part.parameters())
+
+
+def _of_muon(model: nn.Module, stage: Stage) -> int:
+    """How many weights Muon trains."""
+    return sum(
+        value.numel()
+        for name, value in model.named_parameters()
+        if value.requires_grad and by_muon(name, value, stage.optim)
+    )
 
 
 def _trained(part: nn.Module) -> int:

@@ -60,8 +60,8 @@ def check_divisible(objective: nn.Module, stage: Stage) -> None:
     """Refuse what FSDP and DeepSpeed cannot do, before they fail half-way or do something else.
 
     Raises:
-        ConfigError: if the stage is scored while it trains, holds rows of tables or quantises, or
-            the model has parameters that are single numbers.
+        ConfigError: if the stage is scored while it trains, holds rows of tables, quantises or
+            trains by Muon, or the model has parameters that are single numbers.
     """
     reasons = {
         "it is scored while it trains (eval_every), which needs all weights in one process":
@@ -70,6 +70,8 @@ def check_divisible(objective: nn.Module, stage: Stage) -> None:
             stage.first_row > 0,
         "its language model is held in 4 bits (lora.quantize), which only whole layers are":
             stage.lora is not None and stage.lora.quantized,
+        "matrices are trained by Muon (optim.muon), which needs whole ones":
+            bool(stage.optim.muon),
         "parameters such as single numbers cannot be divided":
             any(value.ndim == 0 for value in objective.parameters()),
     }  # fmt: skip

@@ -29,9 +29,18 @@ OF_MIXTURES = ("group_by_length", "max_length", "augment", "offer_ground_boxes",
 RESERVED = frozenset({"start", "model", "eval"})  # folders of a run that are no stage's
 
 
+def is_part(name: str, part: str) -> bool:
+    """Whether a parameter's name has these words, between dots, in it.
+
+    >>> is_part("model.text.lm_head.weight", "text.lm_head"), is_part("context.weight", "text")
+    (True, False)
+    """
+    return f".{part}." in f".{name}."
+
+
 @dataclass(frozen=True)
 class Optim:
-    """AdamW with linear warm-up and a cosine to `final_lr_ratio` of the peak.
+    """AdamW, or Muon in parts, with linear warm-up and a cosine to `final_lr_ratio` of the peak.
 
     Attributes:
         lr: peak learning rate.
@@ -46,6 +55,8 @@ class Optim:
         lr_factors: parts of parameter names, whole words between dots -> what the learning rate is
             multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
             all parts that fit are multiplied.
+        muon: parts of parameter names, whole words between dots, such as "text.model.layers", whose
+            matrices are trained by Muon (momentum 0.95) in place of AdamW; `betas` are AdamW's.
     """
 
     lr: float = 1e-3
@@ -57,6 +68,7 @@ class Optim:
     final_lr_ratio: float = 0.01
     max_grad_norm: float = 5.0
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    muon: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"lr is {self.lr}, must be above 0.")
@@ -72,9 +84,7 @@ class Optim:
 
     def factor(self, name: str) -> float:
         """What the learning rate of a parameter of this name is multiplied by."""
-        return math.prod(
-            factor for part, factor in self.lr_factors.items() if f".{part}." in f".{name}."
-        )
+        return math.prod(factor for part, factor in self.lr_factors.items() if is_part(name, part))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from parfocal.errors import ConfigError, TrainingError
+from parfocal.errors import TrainingError
 from parfocal.train.adapters import add_adapters
 from parfocal.train.arguments import training_arguments
 from parfocal.train.callbacks import JsonLog, StageProgress
@@ -26,6 +26,7 @@ from parfocal.train.checkpoints import best, newest, part_folder, prune, publish
 from parfocal.train.context import StageContext
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
+from parfocal.train.optimizers import build_optimizer
 from parfocal.train.parameters import check_divisible, freeze, load_divided, load_whole
 from parfocal.train.quantize import quantize, quantized_names
 from parfocal.train.recipe import Recipe, Stage
@@ -213,32 +214,9 @@ class StageTrainer(Trainer):
         return self._collected
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; one group of parameters for each learning rate and weight decay."""
+        """As the stage says; see `build_optimizer`."""
         if self.optimizer is None:
-            optim, groups = self.stage.optim, defaultdict(list)
-            names = [name for name, value in self.model.named_parameters() if value.requires_grad]
-            for part in optim.lr_factors:
-                if not any(f".{part}." in f".{name}." for name in names):
-                    raise ConfigError(
-                        f"stage {self.stage.name!r}: lr_factors name {part!r}, which is part of no "
-                        "parameter that trains."
-                    )
-            for name, value in self.model.named_parameters():
-                if value.requires_grad:
-                    decays = optim.decay_all or value.ndim > 1
-                    groups[not decays, optim.factor(name)].append(value)
-            self.optimizer = torch.optim.AdamW(
-                [
-                    {
-                        "params": groups[key],
-                        "lr": optim.lr * key[1],
-                        "weight_decay": 0.0 if key[0] else optim.weight_decay,
-                    }
-                    for key in sorted(groups)
-                ],
-                lr=optim.lr,
-                betas=optim.betas,
-            )
+            self.optimizer = build_optimizer(self.model, self.stage)
         return self.optimizer
 
     def create_scheduler(

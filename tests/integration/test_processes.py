@@ -262,3 +262,6 @@ def test_what_cannot_be_divided_is_refused(toy_parts):
             optim=Optim(weight_decay=0.0),
         )  # fmt: skip
         check_divisible(LanguageObjective(model), scored)
+    with pytest.raises(ConfigError, match=r"trained by Muon \(optim.muon\), which needs whole"):
+        matrices = dataclasses.replace(TALK, optim=Optim(muon=("text",)))
+        check_divisible(LanguageObjective(model), matrices)

@@ -211,6 +211,16 @@ def test_memory_of_weights_and_optimiser_is_the_formula(tiny_parts):
     assert less.activations < plain.activations
 
 
+def test_muon_keeps_one_number_a_weight(tiny_parts):
+    stage = dataclasses.replace(TALK, trainable=("text",))
+    model = frozen_model(tiny_parts[0], stage)
+    matrices = sum(value.numel() for value in model.text.model.layers.parameters()
+                   if value.ndim == 2)  # fmt: skip
+    muon = dataclasses.replace(stage, optim=dataclasses.replace(stage.optim, muon=("layers",)))
+    adamw, both = (process_memory(model, item, ROW, 1, 1, bf16=False) for item in (stage, muon))
+    assert 0 < adamw.moments - both.moments == 4 * matrices
+
+
 def test_memory_in_4_bits_is_the_formula(tiny_parts):
     stage = dataclasses.replace(TALK, trainable=("text",), lora=Lora(rank=RANK, quantize="nf4"))
     model = frozen_model(tiny_parts[0], stage)

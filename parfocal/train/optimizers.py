@@ -1,0 +1,112 @@
+"""The optimiser of a stage: AdamW, and Muon for the matrices that the stage names.
+
+Source: Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks"; its steps
+    are as large as AdamW's (Liu et al., 2025, arXiv:2502.16982, section 2.2), so that both take one
+    learning rate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from parfocal.errors import ConfigError
+from parfocal.train.recipe import Optim, Stage, is_part
+
+
+class Optimizers(Optimizer):
+    """Several optimisers that schedules, the Trainer and checkpoints take for one.
+
+    Args:
+        members: at least one; every parameter is in one of them only.
+    """
+
+    def __init__(self, members: Sequence[Optimizer]) -> None:
+        self.members = tuple(members)
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The groups themselves, so that a learning rate set here is set in the member."""
+        return [group for member in self.members for group in member.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Let every member take its step; a closure is called once, before them."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for member in self.members:
+            member.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the members' states, in their order."""
+        return {"members": [member.state_dict() for member in self.members]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ValueError: if it is of other members, or of other groups of parameters.
+        """
+        for member, state in zip(self.members, state_dict["members"], strict=True):
+            member.load_state_dict(state)
+        self.param_groups = self._groups()  # loading made new ones
+
+
+def build_optimizer(model: nn.Module, stage: Stage) -> Optimizer:
+    """Return the stage's optimiser: a group of parameters for each learning rate and weight decay.
+
+    Raises:
+        ConfigError: if `lr_factors` or `muon` name something that no parameter that trains is part
+            of, or `muon` a part without matrices.
+    """
+    optim = stage.optim
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    for key, parts in (("lr_factors", optim.lr_factors), ("muon", optim.muon)):
+        for part in parts:
+            if not any(is_part(name, part) for name, _ in named):
+                raise ConfigError(
+                    f"stage {stage.name!r}: {key} name {part!r}, which is part of no parameter "
+                    "that trains."
+                )
+    matrices = [item for item in named if by_muon(*item, optim)]
+    others = [item for item in named if not by_muon(*item, optim)]
+    if optim.muon and not matrices:
+        raise ConfigError(
+            f"stage {stage.name!r}: muon names {list(optim.muon)}, which hold no matrix that "
+            "trains."
+        )
+    members: list[Optimizer] = []
+    if others:
+        members.append(AdamW(_grouped(others, optim), lr=optim.lr, betas=optim.betas))
+    if matrices:
+        groups = _grouped(matrices, optim)
+        members.append(Muon(groups, lr=optim.lr, adjust_lr_fn="match_rms_adamw"))
+    return members[0] if len(members) == 1 else Optimizers(members)
+
+
+def by_muon(name: str, value: Tensor, optim: Optim) -> bool:
+    """Whether Muon trains a parameter: it takes matrices only."""
+    return value.ndim == 2 and any(is_part(name, part) for part in optim.muon)
+
+
+def _grouped(named: Sequence[tuple[str, nn.Parameter]], optim: Optim) -> list[dict[str, Any]]:
+    """Groups of an optimiser, in an order that depends on nothing but rates and decays."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    for name, value in named:
+        decays = optim.decay_all or value.ndim > 1
+        groups[not decays, optim.factor(name)].append(value)
+    return [
+        {
+            "params": groups[key],
+            "lr": optim.lr * key[1],
+            "weight_decay": 0.0 if key[0] else optim.weight_decay,
+        }
+        for key in sorted(groups)
+    ]
