@@ -54,7 +54,7 @@ from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Lora, Stage
-from parfocal.train.runtime import attention
+from parfocal.train.turn_attention import attention_for
 
 BATCH = 8
 TALK = get_recipe("mini").stages[1]
@@ -69,7 +69,7 @@ def mini(stage: Stage) -> tuple[LanguageObjective, torch.optim.Optimizer, Parfoc
     config, processor = parts_of(get_recipe("mini"))
     torch.manual_seed(0)
     model = ParfocalForConditionalGeneration(config)
-    model.text.set_attn_implementation(attention())
+    model.text.set_attn_implementation(attention_for(config.text_config.model_type))
     return *prepared(LanguageObjective(model), stage), processor
 
 
@@ -246,7 +246,7 @@ def bench_preset(args: argparse.Namespace) -> dict[str, float | str | None]:
     torch.manual_seed(0)
     with device:
         model = ParfocalForConditionalGeneration(config)
-    model.text.set_attn_implementation(attention())
+    model.text.set_attn_implementation(attention_for(config.text_config.model_type))
     if stage.lora is not None:
         add_adapters(model.text, stage.lora)
     objective, optimizer = prepared(LanguageObjective(model).to(device), stage)

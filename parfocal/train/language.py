@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from parfocal.models.config import TokenIds
 from parfocal.models.matching import match_boxes
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures, Perception
@@ -25,6 +24,8 @@ from parfocal.models.proposer import Regions, of_first
 from parfocal.models.splicing import rows_of
 from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.train.objectives import ObjectiveOutput
+from parfocal.train.slots import resolve_boxes, scatter_slots
+from parfocal.train.turn_attention import NAME, lay_out
 
 
 @dataclass
@@ -56,13 +57,13 @@ class _Read:
 
     Attributes:
         targets: int[B', L' - 1], the label of the next token.
-        allowed: bool[B', 1, L', L'], which tokens see which.
         positions: int[B', L'].
+        seeing: arguments of the language model that say which tokens see which.
     """
 
     targets: Tensor
-    allowed: Tensor
     positions: Tensor
+    seeing: dict[str, Any]
 
 
 class LanguageObjective(nn.Module):
@@ -164,15 +165,15 @@ class LanguageObjective(nn.Module):
         objects = None
         if text.object_pixels is not None:
             objects = model.encode_objects(text.object_pixels, text.object_mask)
-        read = _read(text, seen)
+        read = _read(text, seen, model.text.config._attn_implementation == NAME)
         embeds = model.embed(seen.input_ids, seen.image, seen.vectors, objects)
         if text.places is not None:
             embeds = in_rows(embeds, text.places)
         hidden = model.text.base_model(
             inputs_embeds=embeds,
             position_ids=read.positions,
-            attention_mask=additive(read.allowed, torch.float32),
             use_cache=False,
+            **read.seeing,
         ).last_hidden_state
         answers = read.targets != IGNORED
         logits = model.get_output_embeddings()(hidden[:, :-1][answers])  # on answers only
@@ -292,17 +293,31 @@ class LanguageObjective(nn.Module):
         }
 
 
-def _read(text: TextBatch, seen: _Seen) -> _Read:
-    """Let every Sample, and every turn of it, be read as if it were alone."""
-    positions, places = turn_positions(text.turn, seen.live), text.places
-    if places is None:
-        return _Read(seen.labels[:, 1:], turn_mask(text.turn, seen.live), positions)
-    first = torch.zeros_like(seen.labels, dtype=torch.bool)
-    first[:, 0] = True  # no token of its own Sample stands before it
-    labels = in_rows(seen.labels.masked_fill(first, IGNORED), places, IGNORED)
-    turn, live = in_rows(text.turn, places, -1), in_rows(seen.live, places)
-    owner = places.div(text.turn.shape[1], rounding_mode="floor")
-    return _Read(labels[:, 1:], turn_mask(turn, live, owner), in_rows(positions, places))
+def _read(text: TextBatch, seen: _Seen, by_turns: bool) -> _Read:
+    """Let every Sample, and every turn of it, be read as if it were alone.
+
+    Args:
+        text: the batch.
+        seen: its tokens.
+        by_turns: whether the language model attends by turns, or under a mask.
+    """
+    positions, places, labels = turn_positions(text.turn, seen.live), text.places, seen.labels
+    if places is not None:
+        first = torch.zeros_like(labels, dtype=torch.bool)
+        first[:, 0] = True  # no token of its own Sample stands before it
+        labels = in_rows(labels.masked_fill(first, IGNORED), places, IGNORED)
+        positions = in_rows(positions, places)
+    if by_turns:
+        layout = lay_out(text.turn, seen.live, places)
+        # any mask of four dimensions is taken as it is; attention by turns looks at the layout
+        seeing: dict[str, Any] = {"turns": layout, "attention_mask": layout.prefix_mask}
+    else:
+        turn, live, owner = text.turn, seen.live, None
+        if places is not None:
+            turn, live = in_rows(turn, places, -1), in_rows(live, places)
+            owner = places.div(text.turn.shape[1], rounding_mode="floor")
+        seeing = {"attention_mask": additive(turn_mask(turn, live, owner), torch.float32)}
+    return _Read(labels[:, 1:], positions, seeing)
 
 
 class TextAnchors(nn.Module):
@@ -331,67 +346,3 @@ class TextAnchors(nn.Module):
         tokens = table(self.token_ids).float() * self.token_mask[..., None]
         phrases = normalize(tokens.sum(1) / self.token_mask.sum(1, keepdim=True), dim=-1)
         return normalize(vectors.float(), dim=-1) @ phrases.T * self.log_scale.exp()
-
-
-def scatter_slots(
-    regions: Regions,
-    num_user: Tensor,
-    generator: torch.Generator | Sequence[torch.Generator],
-    keep_order: bool = False,
-) -> Regions:
-    """Scatter proposals over all slots behind the user's, so that every region name is learned.
-
-    For training only.
-
-    Args:
-        regions: from `select_regions`, without features.
-        num_user: int[B], user boxes of each row, which keep their slots.
-        generator: on the CPU; decides the places. One of each row, or one of all.
-        keep_order: spread the proposals out without changing their order, in every second row, or
-            if the row's own generator says so; the others stay as they are when pictures are asked
-            about.
-    """
-    order = []
-    for row in range(regions.mask.shape[0]):
-        first, slots = int(num_user[row]), regions.mask.shape[1]
-        drawn = generator if isinstance(generator, torch.Generator) else generator[row]
-        places = torch.randperm(slots - first, generator=drawn)  # of each slot behind them
-        if keep_order:
-            live = int(regions.mask[row].sum()) - first
-            increasing = places[:live].sort().values
-            one = drawn is generator  # of all rows
-            spread = row % 2 if one else int(torch.randint(2, (), generator=drawn))
-            places = torch.cat((increasing, places[live:])) if spread else places.sort().values
-        order.append(torch.cat((torch.arange(first), first + places.argsort())))
-    index = torch.stack(order).to(regions.mask.device)
-    boxes = regions.boxes.gather(1, index[..., None].expand(-1, -1, 4))
-    return Regions(boxes, regions.scores.gather(1, index), regions.mask.gather(1, index))
-
-
-def resolve_boxes(
-    text: TextBatch, regions: Regions, ids: TokenIds, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Replace every `<ground_box>` by the name of the region slot that overlaps its box best.
-
-    A turn with a box that no slot matches is not learned from: the model cannot name what was not
-    proposed.
-
-    Args:
-        text: packed rows with labels and ground boxes.
-        regions: the slots of each row, with their mask.
-        ids: of the placeholders.
-        threshold: `ProposerConfig.match_threshold`.
-
-    Returns:
-        input_ids and labels, int[B, L] each, new tensors.
-    """
-    input_ids, labels = text.input_ids.clone(), text.labels.clone()
-    slots = match_boxes(text.ground_boxes, text.ground_mask, regions, threshold)
-    rows, columns = torch.nonzero(input_ids == ids.ground_box, as_tuple=True)
-    order = torch.cat([slots[row][text.ground_mask[row]] for row in range(len(slots))])
-    names = ids.first_region + order.clamp(min=0)
-    input_ids[rows, columns] = names
-    labels[rows, columns] = torch.where(labels[rows, columns] == IGNORED, IGNORED, names)
-    for row, column in zip(rows[order < 0].tolist(), columns[order < 0].tolist(), strict=True):
-        labels[row][text.turn[row] == text.turn[row, column]] = IGNORED
-    return input_ids, labels

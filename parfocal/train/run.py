@@ -36,8 +36,9 @@ from parfocal.train.context import StageContext
 from parfocal.train.quantize import check_installed, linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
-from parfocal.train.runtime import Runtime, attention, device, process_rank
+from parfocal.train.runtime import Runtime, device, process_rank
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
+from parfocal.train.turn_attention import attention_for
 from parfocal.train.weights import load_parts
 
 logger = logging.getLogger(__name__)
@@ -269,7 +270,7 @@ def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditi
         # convolutions are about twice as fast so; DeepSpeed can only send what is contiguous
         if part is not None and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
             part.to(memory_format=torch.channels_last)
-    model.text.set_attn_implementation(attention())
+    model.text.set_attn_implementation(attention_for(model.config.text_config.model_type))
     return model
 
 

@@ -22,7 +22,8 @@ from parfocal.train.data import (
 )
 from parfocal.train.detection import DetectionObjective, _likeness_loss
 from parfocal.train.detection_losses import DetectionTarget, set_prediction_loss
-from parfocal.train.language import TextAnchors, resolve_boxes, scatter_slots
+from parfocal.train.language import TextAnchors
+from parfocal.train.slots import resolve_boxes, scatter_slots
 from parfocal.train.stages import build_language_objective
 from tests.unit.train.drawn import drawn_sample
 
