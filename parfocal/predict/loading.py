@@ -96,7 +96,7 @@ def model_folder(model: str | Path) -> Path:
     if bundled is not None:
         return bundled
     folder = Path(model).expanduser()
-    if not folder.is_dir():
+    if model == "" or not folder.is_dir():  # Path("") is the folder one is in
         if not is_hub_id(str(model)):
             raise CheckpointError(
                 f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) "

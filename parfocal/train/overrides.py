@@ -96,19 +96,11 @@ def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
     if hint is str or get_origin(hint) is Literal:
         return value
     parsed = _read(value)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or (get_origin(hint) is tuple and isinstance(parsed, list)):
         try:
             return build(hint, parsed)
         except ConfigError as err:
             raise ConfigError(f"override {whole!r}: {err}") from err
-    if get_origin(hint) is tuple and isinstance(parsed, list):
-        kinds = get_args(hint)
-        if kinds[1:] == (Ellipsis,):
-            kinds = kinds[:1] * len(parsed)
-        if len(kinds) != len(parsed):
-            raise ConfigError(f"override {whole!r}: {value!r} needs {len(kinds)} values.")
-        pairs = zip(kinds, parsed, strict=True)
-        return tuple(_of_type(kind, item, value, whole) for kind, item in pairs)
     kind = get_origin(hint) or hint
     return _of_type(dict if kind is collections.abc.Mapping else kind, parsed, value, whole)
 

@@ -23,7 +23,8 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
         where: it is, for messages.
 
     Raises:
-        ConfigError: if a dataclass has no field of a name, or a value is of another type.
+        ConfigError: if a dataclass has no field of a name, a value is of another type, or a tuple
+            has another number of them.
     """
     if get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = [choice for choice in get_args(kind) if choice is not type(None)]
@@ -31,14 +32,23 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
     if dataclasses.is_dataclass(kind):
         return _record(kind, of_type(dict, value, where), where)
     if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        items = enumerate(of_type(list, value, where))
-        return tuple(build(inner, item, _inside(where, index)) for index, item in items)
+        return _tuple(get_args(kind), of_type(list, value, where), where)
     if get_origin(kind) is collections.abc.Mapping:
         inner = get_args(kind)[1]
         entries = of_type(dict, value, where).items()
         return {key: build(inner, item, _inside(where, key)) for key, item in entries}
     return of_type(kind, value, where) if kind in _SCALARS else value
+
+
+def _tuple(kinds: tuple[Any, ...], items: list[Any], where: str) -> tuple[Any, ...]:
+    """Make a tuple of any number of values of one type, or of one value of each."""
+    if kinds[1:] == (Ellipsis,):
+        kinds = kinds[:1] * len(items)
+    if len(kinds) != len(items):
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}{items!r} needs {len(kinds)} values.")
+    pairs = enumerate(zip(kinds, items, strict=True))
+    return tuple(build(kind, item, _inside(where, index)) for index, (kind, item) in pairs)
 
 
 def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:

@@ -107,7 +107,7 @@ def local_folder(name: str | Path) -> Path:
         CheckpointError: if there is neither. Nothing is downloaded.
     """
     path = bundled_folder(str(name)) or Path(name).expanduser()
-    if path.exists():
+    if name != "" and path.exists():  # Path("") is the folder one is in
         return path
     cached = cached_folder(str(name))
     if cached is None:

@@ -107,6 +107,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "chat with a detector for mini": (("chat", "scene.png", *FINDER), r"mini does not read"),
     "describe with a bad box": (("describe", "scene.png", "--box", "1;2;3;4"), r"not a number"),
     "unknown model": ((*ASK, "--model", "nonsense"), r"no model 'nonsense'"),
+    "empty name of a model": ((*ASK, "--model", ""), r"no model ''"),
     "unknown kind of --save": ((*ASK, "--save", "a.bmp"), r"'\.bmp'.*\.png, \.html, \.json"),
     "--save without an ending": ((*ASK, "--save", "answer"), r"\.png, \.html, \.json"),
     "--save into no folder": ((*ASK, "--save", "no/where/a.png"), r"folder that does not exist"),
