@@ -366,17 +366,3 @@ def _same_file(path: Path, read: str | Path) -> bool:
 def generation_options(max_new_tokens: int | None) -> dict[str, int]:
     """What a command hands on to a verb that answers; what was not said, the model decides."""
     return {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-
-
-def make_folder(path: Path) -> None:
-    """Make the folder of `--out`, with its parents.
-
-    Raises:
-        ConfigError: if that is not possible.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise ConfigError(
-            f"the folder {str(path)!r} cannot be made: {err.strerror}. Give another --out."
-        ) from err

@@ -176,7 +176,7 @@ def stats(
     _warn_if_empty(file, counted.rows)
     if save is not None:
         from parfocal.data.charts import draw_stats
-        from parfocal.data.jsonl import atomic_file
+        from parfocal.data.outputs import atomic_file
 
         with atomic_file(save) as target:
             draw_stats(counted, file.name).save(target, "png")

@@ -15,7 +15,6 @@ from parfocal.cli.common import (
     ModelOption,
     console,
     load_predictor,
-    make_folder,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def demo(
 
     Example: parfocal demo --out out/demo
     """
+    from parfocal.data.outputs import make_folder
     from parfocal.eval.scenes import load_scenes
     from parfocal.predict import demo as work
 

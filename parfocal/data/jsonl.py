@@ -1,19 +1,16 @@
 """Samples as JSON Lines: one object a line, UTF-8, read and written as a stream.
 
-A file is written beside its final name and renamed when complete and on disk, so that nobody ever
-reads half a file.
+A file appears under its name when it is complete, so that nobody ever reads half of one.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
+from parfocal.data.outputs import atomic_file
 from parfocal.data.sample import Sample
 from parfocal.errors import DataError
 
@@ -126,48 +123,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return row
-
-
-@contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to; on disk it becomes `path` if the block ends well and vanishes if not.
-
-    Raises:
-        DataError: if the folder does not exist or cannot be written.
-    """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-        _sync_folder(target.parent)
-    except OSError as err:
-        raise DataError(
-            f"{target} cannot be written: {_why(err, target, part)}. "
-            "Give a file in a folder that exists and is writable."
-        ) from err
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _why(err: OSError, target: Path, part: Path) -> str:
-    """What a person can mend, without the name that the file has while it is written."""
-    if target.is_dir():
-        return "it is a folder"
-    if not target.parent.is_dir():
-        return f"the folder {target.parent} does not exist"
-    other = err.filename is not None and Path(err.filename) not in (target, part)
-    return str(err) if other or err.strerror is None else err.strerror
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be opened for that."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

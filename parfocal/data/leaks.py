@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from parfocal.data.files import read_samples
-from parfocal.data.jsonl import atomic_file
 from parfocal.data.mixture import Mixture
 from parfocal.data.mixture_sources import OpenSource, open_sources
+from parfocal.data.outputs import atomic_file
 from parfocal.data.permute import Ints
 from parfocal.data.rows import Scanned
 from parfocal.data.sample import ImageRef, Sample

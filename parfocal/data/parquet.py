@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from parfocal.data.jsonl import atomic_file
+from parfocal.data.outputs import atomic_file
 from parfocal.data.sample import Sample
 from parfocal.errors import ConfigError, DataError
 

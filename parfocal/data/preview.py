@@ -19,8 +19,9 @@ from PIL import Image
 
 from parfocal.boxes import Boxes, Frame
 from parfocal.data.check import Issue, check_file, guess_convention
-from parfocal.data.jsonl import atomic_file, parse_line, read_lines
+from parfocal.data.jsonl import parse_line, read_lines
 from parfocal.data.marks import Turns
+from parfocal.data.outputs import atomic_file
 from parfocal.data.page import PageItem, Panel, render_page
 from parfocal.data.parquet import read_rows
 from parfocal.data.sample import ImageRef, Sample

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.boxes import Boxes, Frame
-from parfocal.data.jsonl import atomic_file
+from parfocal.data.outputs import atomic_file
 from parfocal.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parfocal import __version__
+from parfocal.data.outputs import make_folder
 from parfocal.errors import ConfigError, DataError
 from parfocal.eval.benchmarks import get_benchmark
 from parfocal.eval.predictions import Prediction, read_predictions, write_predictions
@@ -72,7 +73,7 @@ def run_benchmark(
         done += 1
         on_progress(done, total)
 
-    out = _folder(out)
+    make_folder(out)
     asked = benchmark.predict(predictor, split, batch_size, on_image)
     count = write_predictions(asked, out / PREDICTIONS)
     predictions = list(read_predictions(out / PREDICTIONS))
@@ -164,16 +165,6 @@ def _prompt_examples(predictions: Sequence[Prediction]) -> dict[str, str]:
         if prediction.prompt:
             examples.setdefault(prediction.task, prediction.prompt)
     return examples
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise ConfigError(
-            f"the folder {str(path)!r} cannot be made: {err.strerror}. Give another --out."
-        ) from err
-    return path
 
 
 def _version(library: str) -> str | None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from parfocal.boxes import Boxes
 from parfocal.data.drawing import draw_answer
-from parfocal.data.jsonl import atomic_file
+from parfocal.data.outputs import atomic_file
 from parfocal.data.page import PageItem, render_fragment, render_page
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, Text

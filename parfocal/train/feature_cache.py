@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from parfocal.data.outputs import make_folder
 from parfocal.data.sample import ImageRef, Sample
 from parfocal.errors import CheckpointError, DataError
 from parfocal.images import image_digest
@@ -63,7 +64,7 @@ class FeatureCache:
             values = config.proposer.to_dict()
             settings.append({key: values[key] for key in values if key not in _OF_ANSWERS})
         self.folder = folder / weights_digest(parts, settings)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, "--features")
         self._places: dict[str, tuple[Path, list[str]]] = {}
         self.refresh()
 

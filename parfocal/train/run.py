@@ -26,6 +26,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from parfocal.data.outputs import make_folder
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -91,7 +92,7 @@ def start_run(
         _check_same(recipe, out, resume)
         _record(recipe, runtime, out)
     else:
-        _make_folder(out)
+        make_folder(out)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
         _record(recipe, runtime, out)
@@ -101,15 +102,6 @@ def start_run(
         count = processes or default_processes()
         _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise ConfigError(
-            f"the folder {str(out)!r} cannot be made: {err.strerror}. Give another --out."
-        ) from err
 
 
 def _record(recipe: Recipe, runtime: Runtime, out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parfocal.data.jsonl import atomic_file
+from parfocal.data.outputs import atomic_file
 from parfocal.data.rows.base import Stamp
 from parfocal.errors import DataError
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parfocal.data.jsonl import atomic_file
+from parfocal.data.outputs import atomic_file
 from parfocal.errors import ConfigError, DataError
 from parfocal.eval.metrics import evalai_match, rate
 from parfocal.eval.predictions import Prediction

@@ -360,3 +360,9 @@ def test_packed_turns_are_learned_from_as_turns_alone(make_model, processor, toy
         assert objective.counts(alone) == counts
         together = objective(**packed, counts=counts).loss.item()
         assert together == pytest.approx(objective(**alone, counts=counts).loss.item(), abs=1e-5)
+
+
+def test_a_folder_of_features_that_cannot_be_made_is_named(make_model, tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"cannot be made: .*Give another --features"):
+        FeatureCache(tmp_path / "file", make_model())
