@@ -47,15 +47,18 @@ class MultiscaleMean(nn.Module):
         """Return the maps that `appearance` reads: the levels as they are."""
         return list(levels)
 
-    def appearance(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    def appearance(
+        self, levels: Sequence[Tensor], boxes: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Average each box over the levels.
 
         Args:
             levels: float[B, C_l, G_l, G_l] each, fine to coarse.
             boxes: float[B, R, 4], cxcywh, unit frame.
+            mask: bool[B, R], which of them to describe; all when None.
 
         Returns:
-            float[B, R, sum of C_l].
+            float[B, R, sum of C_l], or float[n, sum of C_l] of the n boxes in the mask.
         """
         height, width = levels[0].shape[-2:]
         x1, y1, x2, y2 = box_convert(boxes.float(), "cxcywh", "xyxy").unbind(-1)
@@ -68,7 +71,8 @@ class MultiscaleMean(nn.Module):
                 rows = down @ _stretch(level.shape[-2], down)
                 lines = torch.einsum("brh,bchw->brcw", rows, level.float())
                 pooled.append(torch.einsum("brcw,brw->brc", lines, columns))
-        return torch.cat(pooled, dim=-1).to(levels[0].dtype)
+        found = torch.cat(pooled, dim=-1).to(levels[0].dtype)
+        return found if mask is None else found[mask]
 
     def describe(self, appearance: Tensor, regions: Regions) -> Tensor:
         """Lift appearance float[B, R, C] to float[B, R, D], zero in dead slots."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, roi_align
 
 from parfocal.models.config_regions import ProposerConfig
-from parfocal.models.proposer import Candidates
+from parfocal.models.proposer import Candidates, of_pictures
 
 
 class BoxRefiner(nn.Module):
@@ -45,20 +45,28 @@ class BoxRefiner(nn.Module):
             boxes = box_convert(corners, "xyxy", "cxcywh")
         return Candidates(boxes, candidates.scores, candidates.training)
 
-    def refine(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """Move boxes float[B, K, 4]; returns float32 of the same shape, not clipped."""
-        boxes = boxes.float()
-        batch, count = boxes.shape[:2]
+    def refine(self, levels: Sequence[Tensor], boxes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Move boxes.
+
+        Args:
+            levels: float[B, C_l, G_l, G_l] each, fine to coarse; the finest is read.
+            boxes: float[B, K, 4], cxcywh, unit frame.
+            mask: bool[B, K], which of them to move; all when None.
+
+        Returns:
+            float32[B, K, 4], not clipped, or float32[n, 4] of the n boxes in the mask.
+        """
+        picture, start = of_pictures(boxes, mask)
         wide = box_convert(
-            torch.cat((boxes[..., :2], boxes[..., 2:] * self.MARGIN), -1), "cxcywh", "xyxy"
+            torch.cat((start[:, :2], start[:, 2:] * self.MARGIN), -1), "cxcywh", "xyxy"
         )
-        index = torch.arange(batch, device=boxes.device).float().repeat_interleave(count)[:, None]
-        rois = torch.cat((index, wide.flatten(0, 1) * levels[0].shape[-1]), dim=1)
+        rois = torch.cat((picture, wide * levels[0].shape[-1]), dim=1)
         cells = roi_align(levels[0].float(), rois, self.GRID, sampling_ratio=2, aligned=True)
         hidden = torch.relu(self.hidden(cells.flatten(1).to(self.hidden.weight.dtype)))
-        shift = self.shift(hidden).float().view(batch, count, 4)
-        centre = boxes[..., :2] + shift[..., :2] * boxes[..., 2:]
-        return torch.cat((centre, boxes[..., 2:] * shift[..., 2:].clamp(-1, 1).exp()), dim=-1)
+        shift = self.shift(hidden).float()
+        centre = start[:, :2] + shift[:, :2] * start[:, 2:]
+        moved = torch.cat((centre, start[:, 2:] * shift[:, 2:].clamp(-1, 1).exp()), dim=-1)
+        return moved.view(boxes.shape) if mask is None else moved
 
 
 def build_refiner(config: ProposerConfig, channels: Sequence[int]) -> BoxRefiner | None:

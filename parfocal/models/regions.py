@@ -16,7 +16,7 @@ from torchvision.ops import box_convert, roi_align
 from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.multiscale_mean import MultiscaleMean
 from parfocal.models.projector import ScaledNorm
-from parfocal.models.proposer import Regions
+from parfocal.models.proposer import Regions, of_pictures
 
 
 class MultilevelRoi(nn.Module):
@@ -63,39 +63,42 @@ class MultilevelRoi(nn.Module):
         used = list(levels[: self.num_levels])
         return used if self.fuse is None else self.fuse(used)
 
-    def appearance(self, maps: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    def appearance(
+        self, maps: Sequence[Tensor], boxes: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Describe what is inside each box, whatever the other boxes are.
 
         Args:
             maps: from `prepare`.
             boxes: float[B, R, 4], cxcywh, unit frame.
+            mask: bool[B, R], which of them to describe; all when None.
 
         Returns:
-            float[B, R, H].
+            float[B, R, H], or float[n, H] of the n boxes in the mask.
         """
-        batch, slots = boxes.shape[:2]
         pooled: Tensor | int = 0
         for index, (conv, level) in enumerate(zip(self.pool, maps[: self.num_levels], strict=True)):
-            pooled = pooled + conv(self.cells(level, boxes, index).to(level.dtype))
-        return self.flatten(torch.relu(pooled).flatten(1)).view(batch, slots, -1)
+            pooled = pooled + conv(self.cells(level, boxes, index, mask).to(level.dtype))
+        found: Tensor = self.flatten(torch.relu(pooled).flatten(1))
+        return found.view(*boxes.shape[:2], -1) if mask is None else found
 
-    def cells(self, level: Tensor, boxes: Tensor, index: int) -> Tensor:
-        """Sample a grid inside each box: float32[B * R, C, roi_size, roi_size].
+    def cells(self, level: Tensor, boxes: Tensor, index: int, mask: Tensor | None = None) -> Tensor:
+        """Sample a grid inside each box: float32[B * R or n, C, roi_size, roi_size].
 
         Args:
             level: float[B, C, G, G], the map of level `index`.
             boxes: float[B, R, 4], cxcywh, unit frame.
             index: of the level.
+            mask: as in `appearance`.
         """
-        config, (batch, slots) = self.config, boxes.shape[:2]
-        sides = boxes.float().flatten(0, 1)
+        config = self.config
+        picture, sides = of_pictures(boxes, mask)
         if config.roi_boxes == "corners":
             sides = box_convert(sides, "cxcywh", "xyxy")
         canvas, stride = level.shape[-1], 1.0
         if config.roi_canvas:
             canvas, stride = config.roi_canvas, config.roi_strides[index]
-        image = torch.arange(batch, device=boxes.device, dtype=torch.float32)
-        rois = torch.cat((image.repeat_interleave(slots)[:, None], sides * canvas), dim=1)
+        rois = torch.cat((picture, sides * canvas), dim=1)
         return roi_align(
             level.float(), rois, config.roi_size, 1 / stride, sampling_ratio=2, aligned=True
         )

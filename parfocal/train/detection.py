@@ -101,8 +101,8 @@ class DetectionObjective(nn.Module):
             terms.update(self._region_terms(features.levels, boxes, mask, labels))
         if self.model.refiner is not None:
             start = jittered(boxes, self.refine_jitter)
-            refined = self.model.refiner.refine(features.levels, start)
-            terms.update(refinement_terms(refined, boxes, mask.float()))
+            refined = self.model.refiner.refine(features.levels, start, mask)
+            terms.update(refinement_terms(refined, boxes[mask]))
         loss = torch.stack(list(terms.values())).sum()
         if counts is not None:  # each term is a mean over objects, or a sum where there are none
             loss = loss * (max(float(mask.sum()), 1.0) / max(counts["objects"], 1.0))
@@ -145,8 +145,8 @@ class DetectionObjective(nn.Module):
     ) -> dict[str, Tensor]:
         imprecise = jittered(boxes, self.jitter)
         maps = self.model.regions.prepare(levels)
-        appearance = self.model.regions.appearance(maps, imprecise)  # [B, N, H]
-        live, kinds = appearance[mask], labels[mask]
+        live = self.model.regions.appearance(maps, imprecise, mask)  # [n, H]
+        kinds = labels[mask]
         logits = self.region_kind(live).float()
         terms = {"region_kind": mean_cross_entropy(logits, kinds)}
         context = self.model.regions.context

@@ -85,6 +85,13 @@ def test_half_precision_levels_are_pooled_in_full_precision():
     assert torch.equal(half, full.bfloat16())
 
 
+def test_boxes_in_a_mask_are_averaged_as_among_all():
+    levels = make_levels(2)
+    boxes, mask = torch.rand(2, 3, 4), torch.tensor([[True, False, True], [False, True, False]])
+    whole = encoder().appearance(levels, boxes)
+    assert torch.equal(encoder().appearance(levels, boxes, mask), whole[mask])
+
+
 def test_autocast_does_not_reach_the_pooling():
     levels, boxes = make_levels(1), unit([[10, 20, 60, 50]])[None]
     model = encoder()

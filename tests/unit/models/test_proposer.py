@@ -104,6 +104,19 @@ def test_no_proposer_without_a_kind():
 
 
 @torch.no_grad()
+def test_a_refiner_moves_boxes_in_a_mask_as_among_all():
+    refiner = build_refiner(ProposerConfig("dense", hidden_size=8, refine=True), (4,))
+    torch.nn.init.normal_(refiner.shift.weight, std=0.5)
+    levels, boxes = [torch.randn(2, 4, 6, 6)], 0.2 + 0.3 * torch.rand(2, 3, 4)
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    whole = refiner.refine(levels, boxes)
+    assert not torch.allclose(whole, boxes)
+    torch.testing.assert_close(refiner.refine(levels, boxes, mask), whole[mask])
+    nothing = torch.zeros_like(mask)
+    assert refiner.refine(levels, boxes, nothing).shape == (0, 4)
+
+
+@torch.no_grad()
 def test_an_untrained_refiner_leaves_boxes_in_the_picture_where_they_are():
     assert build_refiner(ProposerConfig("dense"), (4,)) is None
     refiner = build_refiner(ProposerConfig("dense", hidden_size=8, refine=True), (4,))

@@ -52,6 +52,17 @@ def test_dead_slots_are_zero_and_live_ones_are_not(encoder):
     assert torch.equal(features.abs().sum(-1) > 0, regions.mask)
 
 
+def test_boxes_in_a_mask_are_described_as_among_all(encoder):
+    regions, levels = some_regions(), some_levels()
+    maps = encoder.prepare(levels)
+    whole = encoder.appearance(maps, regions.boxes)
+    some = encoder.appearance(maps, regions.boxes, regions.mask)
+    assert some.shape == (8, 16)
+    torch.testing.assert_close(some, whole[regions.mask])
+    none = encoder.appearance(maps, regions.boxes, torch.zeros_like(regions.mask))
+    assert none.shape == (0, 16)
+
+
 class TestOfficialRois:
     """Boxes as Groma's released weights were trained with: worked by hand on a ramp."""
 
