@@ -112,11 +112,11 @@ def lay_out(turn: Tensor, live: Tensor, rows: Tensor | None = None) -> TurnLayou
         mask = _group_mask(prefix, ranked[:, start:stop], length)
         groups.append(_Group(end, count, length, mask))
         end += len(turn) * count * length
-    held = torch.arange(turn.numel(), device=turn.device).view_as(turn)
+    held = torch.arange(turn.numel(), device=turn.device)
     if rows is not None:
-        held = torch.zeros_like(held).flatten().index_copy(
-            0, rows[rows >= 0], torch.arange(rows.numel(), device=turn.device)[rows.flatten() >= 0]
-        ).view_as(turn)  # fmt: skip
+        filled = torch.nonzero(rows.flatten() >= 0).flatten()
+        held = held.index_copy(0, rows.flatten()[filled], filled)
+    held = held.view_as(turn)  # where each token is in the rows
     total = turn.numel() if rows is None else rows.numel()
     tokens = torch.full((end,), -1, device=turn.device).index_copy(0, place[alive], held[alive])
     places = torch.full((total,), -1, device=turn.device).index_copy(0, held[alive], place[alive])
