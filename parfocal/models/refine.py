@@ -30,6 +30,7 @@ class BoxRefiner(nn.Module):
 
     def __init__(self, config: ProposerConfig, channels: int) -> None:
         super().__init__()
+        self.threshold = config.score_threshold
         width = 2 * config.hidden_size
         self.hidden = nn.Linear(channels * self.GRID**2, width)
         self.shift = nn.Linear(width, 4)
@@ -37,13 +38,23 @@ class BoxRefiner(nn.Module):
         nn.init.zeros_(self.shift.bias)
 
     def forward(self, levels: Sequence[Tensor], candidates: Candidates) -> Candidates:
-        """Return the same candidates with better boxes; gradients stop at the result."""
+        """Return the same candidates, those that can be chosen with better boxes.
+
+        Gradients stop at the result.
+        """
+        if candidates.scores.is_meta:  # nobody knows which can be chosen
+            return candidates
         with torch.no_grad():
-            second = self.refine(levels, candidates.boxes)
-            mean = (candidates.boxes.float() + second) / 2
+            boxes, live = candidates.boxes.float(), self._live(candidates.scores)
+            mean = (boxes[live] + self.refine(levels, boxes, live)) / 2
             corners = box_convert(mean, "cxcywh", "xyxy").clamp(0, 1)
-            boxes = box_convert(corners, "xyxy", "cxcywh")
+            boxes = boxes.index_put((live,), box_convert(corners, "xyxy", "cxcywh"))
         return Candidates(boxes, candidates.scores, candidates.training)
+
+    def _live(self, scores: Tensor) -> Tensor:
+        """Which candidates can become regions: bool[B, K]; the best of each picture always can."""
+        best = scores.argmax(dim=1, keepdim=True)
+        return (scores > self.threshold).scatter(1, best, True)
 
     def refine(self, levels: Sequence[Tensor], boxes: Tensor, mask: Tensor | None = None) -> Tensor:
         """Move boxes.

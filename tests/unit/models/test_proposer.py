@@ -117,6 +117,19 @@ def test_a_refiner_moves_boxes_in_a_mask_as_among_all():
 
 
 @torch.no_grad()
+def test_a_refiner_moves_only_what_can_be_chosen():
+    config = ProposerConfig("dense", hidden_size=8, refine=True, score_threshold=0.15)
+    refiner = build_refiner(config, (4,))
+    torch.nn.init.normal_(refiner.shift.weight, std=0.5)
+    boxes = torch.rand(2, 3, 4) * 0.3 + 0.3
+    scores = torch.tensor([[0.9, 0.15, 0.2], [0.05, 0.1, 0.0]])
+    found = refiner([torch.randn(2, 4, 6, 6)], Candidates(boxes, scores, None))
+    moved = (found.boxes != boxes).any(-1)
+    # nothing of the second picture passes, but its best can be kept all the same
+    assert moved.tolist() == [[True, False, True], [False, True, False]]
+
+
+@torch.no_grad()
 def test_an_untrained_refiner_leaves_boxes_in_the_picture_where_they_are():
     assert build_refiner(ProposerConfig("dense"), (4,)) is None
     refiner = build_refiner(ProposerConfig("dense", hidden_size=8, refine=True), (4,))
