@@ -50,13 +50,11 @@ class _Group:
     """Turns of similar length.
 
     Attributes:
-        first: of its places.
         turns: N, of each Sample.
         length: T.
         mask: float[S, 1, N T, P + T], additive, over the prefix and the turn itself.
     """
 
-    first: int
     turns: int
     length: int
     mask: Tensor
@@ -110,7 +108,7 @@ def lay_out(turn: Tensor, live: Tensor, rows: Tensor | None = None) -> TurnLayou
         at = end + (sample * count + own - start) * length + offset
         place = torch.where((turn > 0) & (own >= start) & (own < stop), at, place)
         mask = _group_mask(prefix, ranked[:, start:stop], length)
-        groups.append(_Group(end, count, length, mask))
+        groups.append(_Group(count, length, mask))
         end += len(turn) * count * length
     held = torch.arange(turn.numel(), device=turn.device)
     if rows is not None:
@@ -246,21 +244,21 @@ def _attend(
     """Attend within the layout, [K, H d]."""
     samples, width = turns.prefix_mask.shape[0], turns.prefix_mask.shape[-1]
 
-    def part(values: Tensor, start: int, length: int) -> Tensor:
-        held = values[start : start + samples * length]
-        return held.view(samples, length, *heads).transpose(1, 2)  # [S, H, length, d]
+    lengths = [width, *(group.turns * group.length for group in turns.groups)]
+
+    def parts(values: Tensor) -> list[Tensor]:  # [S, H, length, d]: the prefix, then every group
+        held = values.split([samples * length for length in lengths])
+        shapes = [(samples, length, *heads) for length in lengths]
+        return [part.view(shape).transpose(1, 2) for part, shape in zip(held, shapes, strict=True)]
 
     def weights(scores: Tensor, mask: Tensor) -> Tensor:
         found = F.softmax(scores * scaling + mask, dim=-1, dtype=torch.float32)
         return F.dropout(found.to(scores.dtype), drop)
 
-    query, key, value = (part(values, 0, width) for values in rows)
+    (query, key, value), *grouped = zip(*map(parts, rows), strict=True)
     seen = weights(query @ key.mT, turns.prefix_mask) @ value
     out = [seen.transpose(1, 2).flatten(2).flatten(0, 1)]
-    for group in turns.groups:
-        asked, own, told = (
-            part(values, group.first, group.turns * group.length) for values in rows
-        )
+    for group, (asked, own, told) in zip(turns.groups, grouped, strict=True):
         apart = (samples, heads[0], group.turns, group.length)
         scores = asked.reshape(*apart, -1) @ own.reshape(*apart, -1).mT
         scores = torch.cat((asked @ key.mT, scores.flatten(2, 3)), -1)
