@@ -82,7 +82,8 @@ def start_run(
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
             stage that the recipe does not have or a tracker that is not installed, or a stage needs
-            bitsandbytes, which is missing, or `out` cannot be made.
+            bitsandbytes, which is missing, or `out` cannot be made or holds other things that the
+            run would write over.
     """
     runtime = runtime or Runtime.of(out)
     check_settings(recipe, runtime)
@@ -92,6 +93,7 @@ def start_run(
         _check_same(recipe, out, resume)
         _record(recipe, runtime, out)
     else:
+        _check_free(recipe, out)
         make_folder(out)
         config.save_pretrained(out / "start")
         processor.save_pretrained(out / "start")
@@ -115,6 +117,17 @@ def _record(recipe: Recipe, runtime: Runtime, out: Path) -> None:
         if stage.name not in record["data"] and (not now or stage.name in now):
             record["data"][stage.name] = data_fingerprint(StageContext(recipe, stage, runtime))
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_free(recipe: Recipe, out: Path) -> None:
+    """Refuse a folder that is no run's and holds what the run would write over."""
+    names = ("model", "eval", *(stage.name for stage in recipe.stages))
+    taken = [name for name in names if (out / name).exists()]
+    if taken:
+        raise ConfigError(
+            f"{out} is no folder of a run, and the run would write over what is in it: "
+            f"{', '.join(taken)}. Choose another folder."
+        )
 
 
 def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:

@@ -145,6 +145,21 @@ def test_an_existing_run_is_not_overwritten(start, tmp_path, no_training):
     assert no_training == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["model", "eval", "find"])
+def test_a_folder_of_other_things_is_not_written_over(start, tmp_path, no_training, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"no folder of a run, .* what is in it: {name}. Choose"):
+        start(recipe_of(FIND), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert not no_training
+
+
+def test_a_folder_may_hold_a_log(start, tmp_path, no_training):
+    (tmp_path / "train.log").touch()
+    start(recipe_of(FIND), tmp_path)
+    assert no_training == [1]
+
+
 def test_the_model_answers_with_the_settings_of_its_recipe(start, tmp_path):
     stage = dataclasses.replace(FIND, samples=2)
     model = start(dataclasses.replace(recipe_of(stage), generation={"num_beams": 4}), tmp_path)
