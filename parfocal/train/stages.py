@@ -265,15 +265,26 @@ def _remembered(
     if opened.expands:  # which rows come depends on the workers: all that may come
         read: Iterator[Sample] = opened.rows_once().iterate(0, rank, world)
     else:
-        epochs = (opened.iterate(epoch, rank, world) for epoch in itertools.count())
         read = itertools.islice(
-            itertools.chain.from_iterable(epochs), -(-stage.samples // world) + ahead
+            _epoch_after_epoch(opened, rank, world), -(-stage.samples // world) + ahead
         )
     count = fill(cache, model, processor, read)
     logger.info("stage %s: features of %d pictures computed", stage.name, count)
     _wait_for_all()
     cache.refresh()
     return cache
+
+
+def _epoch_after_epoch(opened: OpenMixture, rank: int, world: int) -> Iterator[Sample]:
+    """A process's Samples; they end where two epochs in a row hold none, which training refuses."""
+    empty = 0
+    for epoch in itertools.count():
+        empty += 1
+        for sample in opened.iterate(epoch, rank, world):
+            empty = 0
+            yield sample
+        if empty > 1:
+            return
 
 
 def _sees_the_same(stage: Stage) -> bool:

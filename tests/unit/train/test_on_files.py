@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import shutil
@@ -276,6 +277,13 @@ def test_a_picture_that_is_not_there_matters_only_where_it_is_trained_on(
     assert "no features of sample 'broken.png'" in caplog.text
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
         picture_keys(gone, model.config.vision)
+
+
+def test_a_process_without_rows_does_not_look_for_them_for_ever(files):
+    opened = open_mixture(Mixture((MixtureSource("toy", str(files / "toy.jsonl")),)))
+    rows = stages._epoch_after_epoch(opened, 0, 1)
+    assert len(list(itertools.islice(rows, 30))) == 30  # of twelve
+    assert not list(stages._epoch_after_epoch(opened, 99, 100))
 
 
 def test_what_is_made_of_answers_is_no_matter_of_features(make_model, tmp_path):
