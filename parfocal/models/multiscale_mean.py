@@ -11,8 +11,6 @@ cxcywh in the unit frame of the model's square input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +21,7 @@ from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.fusion import CrossAttention
 from parfocal.models.projector import ScaledNorm, mlp
 from parfocal.models.proposer import Regions
+from parfocal.models.roi_align import full_precision
 
 WHOLE = 1e-5  # a number this close above a whole one is that one: boxes went through float32
 
@@ -63,7 +62,7 @@ class MultiscaleMean(nn.Module):
         height, width = levels[0].shape[-2:]
         x1, y1, x2, y2 = box_convert(boxes.float(), "cxcywh", "xyxy").unbind(-1)
         pooled = []
-        with _full_precision(levels[0].device.type):
+        with full_precision(levels[0].device.type):
             across = axis_weights(x1 * width, x2 * width, width, self.roi_size)
             down = axis_weights(y1 * height, y2 * height, height, self.roi_size)
             for level in levels:
@@ -81,13 +80,6 @@ class MultiscaleMean(nn.Module):
     def forward(self, levels: Sequence[Tensor], regions: Regions) -> Tensor:
         """Encode every slot, float[B, R, D]."""
         return self.describe(self.appearance(levels, regions.boxes), regions)
-
-
-def _full_precision(device: str) -> AbstractContextManager[Any]:
-    """Switch autocast off, where there is one: pooling in bfloat16 would lose small boxes."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def axis_weights(low: Tensor, high: Tensor, size: int, bins: int) -> Tensor:

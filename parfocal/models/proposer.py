@@ -51,23 +51,6 @@ class Regions:
     features: Tensor | None = None
 
 
-def of_pictures(boxes: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Lay boxes out as RoIAlign takes them.
-
-    Args:
-        boxes: float[B, K, 4].
-        mask: bool[B, K], which of them to take; all when None.
-
-    Returns:
-        float32[n, 1], the number of each one's picture, and float32[n, 4].
-    """
-    picture = torch.arange(len(boxes), device=boxes.device, dtype=torch.float32)
-    picture = picture[:, None].expand(boxes.shape[:2])
-    if mask is None:
-        return picture.reshape(-1, 1), boxes.float().flatten(0, 1)
-    return picture[mask][:, None], boxes[mask].float()
-
-
 def of_first(regions: Regions, counts: Sequence[int]) -> Regions:
     """Return the regions of each row's first picture, without vectors.
 

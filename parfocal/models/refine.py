@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, roi_align
+from torchvision.ops import box_convert
 
 from parfocal.models.config_regions import ProposerConfig
-from parfocal.models.proposer import Candidates, of_pictures
+from parfocal.models.proposer import Candidates
+from parfocal.models.roi_align import align_boxes
 
 
 class BoxRefiner(nn.Module):
@@ -67,12 +68,11 @@ class BoxRefiner(nn.Module):
         Returns:
             float32[B, K, 4], not clipped, or float32[n, 4] of the n boxes in the mask.
         """
-        picture, start = of_pictures(boxes, mask)
-        wide = box_convert(
-            torch.cat((start[:, :2], start[:, 2:] * self.MARGIN), -1), "cxcywh", "xyxy"
-        )
-        rois = torch.cat((picture, wide * levels[0].shape[-1]), dim=1)
-        cells = roi_align(levels[0].float(), rois, self.GRID, sampling_ratio=2, aligned=True)
+        boxes = boxes.float()
+        start = boxes.flatten(0, 1) if mask is None else boxes[mask]
+        wide = torch.cat((boxes[..., :2], boxes[..., 2:] * self.MARGIN), dim=-1)
+        corners = box_convert(wide, "cxcywh", "xyxy") * levels[0].shape[-1]
+        cells = align_boxes(levels[0], corners, self.GRID, mask)
         hidden = torch.relu(self.hidden(cells.flatten(1).to(self.hidden.weight.dtype)))
         shift = self.shift(hidden).float()
         centre = start[:, :2] + shift[:, :2] * start[:, 2:]

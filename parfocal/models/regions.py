@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
-from torchvision.ops import box_convert, roi_align
+from torchvision.ops import box_convert
 
 from parfocal.models.config_regions import RegionsConfig
 from parfocal.models.multiscale_mean import MultiscaleMean
 from parfocal.models.projector import ScaledNorm
-from parfocal.models.proposer import Regions, of_pictures
+from parfocal.models.proposer import Regions
+from parfocal.models.roi_align import align_boxes
 
 
 class MultilevelRoi(nn.Module):
@@ -91,17 +92,13 @@ class MultilevelRoi(nn.Module):
             index: of the level.
             mask: as in `appearance`.
         """
-        config = self.config
-        picture, sides = of_pictures(boxes, mask)
+        config, sides = self.config, boxes.float()
         if config.roi_boxes == "corners":
             sides = box_convert(sides, "cxcywh", "xyxy")
         canvas, stride = level.shape[-1], 1.0
         if config.roi_canvas:
             canvas, stride = config.roi_canvas, config.roi_strides[index]
-        rois = torch.cat((picture, sides * canvas), dim=1)
-        return roi_align(
-            level.float(), rois, config.roi_size, 1 / stride, sampling_ratio=2, aligned=True
-        )
+        return align_boxes(level, sides * canvas * (1 / stride), config.roi_size, mask)
 
     def describe(self, appearance: Tensor, regions: Regions) -> Tensor:
         """Add position and context to appearance and lift it to the language model's width.

@@ -57,7 +57,7 @@ class DetectionObjective(nn.Module):
             )
         self.model, self.num_kinds = model, num_kinds
         if num_kinds:
-            self.cell_kind = nn.Conv2d(model.vision.level_channels[0], num_kinds, 1)
+            self.cell_kind = nn.Linear(model.vision.level_channels[0], num_kinds)
             self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
 
     def train(self, mode: bool = True) -> DetectionObjective:
@@ -133,12 +133,11 @@ class DetectionObjective(nn.Module):
         return {"proposer": found["total"]}, parts
 
     def _cell_kind_loss(self, level: Tensor, boxes: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        logits = self.cell_kind(level).float()
         gaussians = object_gaussians(boxes, mask, (level.shape[-2], level.shape[-1]))
         strength, owner = gaussians.max(dim=1)  # [B, G, G] each, over the N objects
         rows, down, across = torch.nonzero(strength > 0.3, as_tuple=True)
-        chosen = logits.permute(0, 2, 3, 1)[rows, down, across]
-        return mean_cross_entropy(chosen, labels[rows, owner[rows, down, across]])
+        logits = self.cell_kind(level.permute(0, 2, 3, 1)[rows, down, across]).float()
+        return mean_cross_entropy(logits, labels[rows, owner[rows, down, across]])
 
     def _region_terms(
         self, levels: list[Tensor], boxes: Tensor, mask: Tensor, labels: Tensor
