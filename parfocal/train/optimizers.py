@@ -1,4 +1,4 @@
-"""The optimiser of a stage: AdamW, and Muon for the matrices that the stage names.
+"""The optimiser of a stage: AdamW, and Muon for the matrices and kernels that the stage names.
 
 Source: Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural networks"; its steps
     are as large as AdamW's (Liu et al., 2025, arXiv:2502.16982, section 2.2), so that both take one
@@ -8,7 +8,7 @@ Source: Jordan et al., 2024, "Muon: an optimizer for hidden layers in neural net
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -59,12 +59,55 @@ class Optimizers(Optimizer):
         self.param_groups = self._groups()  # loading made new ones
 
 
+class KernelMuon(Muon):
+    """Muon that takes kernels of convolutions as matrices, one row for each output channel.
+
+    Args:
+        groups: parameters of two or four dimensions, with `lr` and `weight_decay`.
+        lr: where a group has none.
+
+    Source: Jordan et al., 2024, which flattens kernels likewise.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], lr: float) -> None:
+        nothing = {"params": [nn.Parameter(torch.empty(0, 0))]}  # Muon itself takes matrices only
+        super().__init__([nothing], lr=lr, adjust_lr_fn="match_rms_adamw")
+        self.param_groups.clear()
+        for group in groups:
+            self.add_param_group(group)
+
+    def _init_group(
+        self,
+        group: MutableMapping[str, Any],
+        params_with_grad: list[Tensor],
+        grads: list[Tensor],
+        muon_momentum_bufs: list[Tensor],
+    ) -> bool:
+        """Show the step kernels, their gradients and their momenta as matrices."""
+        for value in group["params"]:
+            if value.grad is not None:  # the momentum in the kernel's layout, whatever its gradient
+                state = self.state[value]
+                state.setdefault("momentum_buffer", torch.zeros_like(value))
+        found = bool(super()._init_group(group, params_with_grad, grads, muon_momentum_bufs))
+        kernels = list(params_with_grad)
+        for values in (params_with_grad, grads, muon_momentum_bufs):
+            values[:] = [_matrix(*pair) for pair in zip(values, kernels, strict=True)]
+        return found
+
+
+def _matrix(value: Tensor, kernel: Tensor) -> Tensor:
+    """Flatten a tensor of a kernel's shape so that the kernel itself would be a view."""
+    if kernel.ndim == 4 and kernel.is_contiguous(memory_format=torch.channels_last):
+        value = value.permute(0, 2, 3, 1)
+    return value.flatten(1)
+
+
 def build_optimizer(model: nn.Module, stage: Stage) -> Optimizer:
     """Return the stage's optimiser: a group of parameters for each learning rate and weight decay.
 
     Raises:
         ConfigError: if `lr_factors` or `muon` name something that no parameter that trains is part
-            of, or `muon` a part without matrices.
+            of, or `muon` parts without matrices and kernels.
     """
     optim = stage.optim
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
@@ -79,21 +122,20 @@ def build_optimizer(model: nn.Module, stage: Stage) -> Optimizer:
     others = [item for item in named if not by_muon(*item, optim)]
     if optim.muon and not matrices:
         raise ConfigError(
-            f"stage {stage.name!r}: muon names {list(optim.muon)}, which hold no matrix that "
-            "trains."
+            f"stage {stage.name!r}: muon names {list(optim.muon)}, which hold no matrix and no "
+            "kernel that trains."
         )
     members: list[Optimizer] = []
     if others:
         members.append(AdamW(_grouped(others, optim), lr=optim.lr, betas=optim.betas))
     if matrices:
-        groups = _grouped(matrices, optim)
-        members.append(Muon(groups, lr=optim.lr, adjust_lr_fn="match_rms_adamw"))
+        members.append(KernelMuon(_grouped(matrices, optim), lr=optim.lr))
     return members[0] if len(members) == 1 else Optimizers(members)
 
 
 def by_muon(name: str, value: Tensor, optim: Optim) -> bool:
-    """Whether Muon trains a parameter: it takes matrices only."""
-    return value.ndim == 2 and any(is_part(name, part) for part in optim.muon)
+    """Whether Muon trains a parameter: it takes matrices and kernels of two-way convolutions."""
+    return value.ndim in (2, 4) and any(is_part(name, part) for part in optim.muon)
 
 
 def _grouped(named: Sequence[tuple[str, nn.Parameter]], optim: Optim) -> list[dict[str, Any]]:

@@ -56,7 +56,8 @@ class Optim:
             multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
             all parts that fit are multiplied.
         muon: parts of parameter names, whole words between dots, such as "text.model.layers", whose
-            matrices are trained by Muon (momentum 0.95) in place of AdamW; `betas` are AdamW's.
+            matrices and kernels are trained by Muon (momentum 0.95) in place of AdamW; `betas` are
+            AdamW's.
     """
 
     lr: float = 1e-3

@@ -18,7 +18,7 @@ from parfocal.train.checkpoints import step_of
 from parfocal.train.context import StageContext
 from parfocal.train.data import ObjectCollator, SceneDataset
 from parfocal.train.detection import DetectionObjective
-from parfocal.train.optimizers import Optimizers, build_optimizer
+from parfocal.train.optimizers import KernelMuon, Optimizers, build_optimizer
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.trainer import run_stage
 
@@ -51,7 +51,7 @@ def test_muon_trains_the_matrices_of_named_parts_and_adamw_all_else():
     model = small_model()
     optimizer = build_optimizer(model, stage_with(MIXED))
     adamw, muon = optimizer.members
-    assert (type(adamw), type(muon)) == (AdamW, Muon)
+    assert (type(adamw), type(muon)) == (AdamW, KernelMuon)
     names = {value: name for name, value in model.named_parameters()}
     (group,) = muon.param_groups
     assert [names[value] for value in group["params"]] == ["layers.0.weight", "layers.2.weight"]
@@ -86,6 +86,28 @@ def test_both_take_the_steps_they_take_alone():
             optimizer.step()
     for got, expected in zip(weights(together), weights(apart), strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("gradient", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_takes_the_steps_of_its_matrix(layout, gradient):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3, bias=False).to(memory_format=layout)
+    matrix = nn.Linear(27, 8, bias=False)
+    matrix.weight.data = conv.weight.detach().reshape(8, 27).clone()
+    optim = Optim(lr=1e-2, weight_decay=0.1, muon=("weight",))
+    members = [build_optimizer(model, stage_with(optim)) for model in (conv, matrix)]
+    for step in range(3):
+        slope = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(step))
+        conv.weight.grad = slope.contiguous(memory_format=gradient)
+        matrix.weight.grad = slope.reshape(8, 27)
+        for optimizer in members:
+            optimizer.step()
+    assert conv.weight.is_contiguous(memory_format=layout)
+    # steps are computed in bfloat16, and columns stand in another order
+    torch.testing.assert_close(
+        conv.weight.detach().reshape(8, 27), matrix.weight.detach(), rtol=0, atol=2e-4
+    )
 
 
 def test_a_schedule_sets_the_rates_of_both():
@@ -135,7 +157,7 @@ def test_one_optimiser_is_enough_where_one_trains_all():
     assert type(build_optimizer(model, stage_with(Optim()))) is AdamW
     for value in model.parameters():
         value.requires_grad_(value.ndim == 2)
-    assert type(build_optimizer(model, stage_with(Optim(muon=("layers", "head"))))) is Muon
+    assert type(build_optimizer(model, stage_with(Optim(muon=("layers", "head"))))) is KernelMuon
 
 
 @pytest.mark.parametrize(
@@ -143,7 +165,10 @@ def test_one_optimiser_is_enough_where_one_trains_all():
     [
         (Optim(muon=("layer",)), "muon name 'layer', which is part of no parameter that trains"),
         (Optim(lr_factors={"heads": 2.0}), "lr_factors name 'heads', which is part of no"),
-        (Optim(muon=("layers.1",)), r"muon names \['layers.1'\], which hold no matrix"),
+        (
+            Optim(muon=("layers.1",)),
+            r"muon names \['layers.1'\], which hold no matrix and no kernel",
+        ),
     ],
 )
 def test_names_that_fit_nothing_are_refused(optim, message):
