@@ -17,6 +17,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from parfocal.errors import ConfigError
 from parfocal.train.recipe import Optim, Stage, is_part
+from parfocal.train.runtime import process_rank, world_size
 
 
 class Optimizers(Optimizer):
@@ -62,11 +63,15 @@ class Optimizers(Optimizer):
 class KernelMuon(Muon):
     """Muon that takes kernels of convolutions as matrices, one row for each output channel.
 
+    Data-parallel processes share the work: each makes the steps of some parameters and hands the
+    result to the others, so that the weights are those of one process to the bit. Momenta are
+    everywhere, and any process can write a checkpoint.
+
     Args:
         groups: parameters of two or four dimensions, with `lr` and `weight_decay`.
         lr: where a group has none.
 
-    Source: Jordan et al., 2024, which flattens kernels likewise.
+    Source: Jordan et al., 2024, which flattens kernels and shares work likewise.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], lr: float) -> None:
@@ -76,6 +81,31 @@ class KernelMuon(Muon):
         for group in groups:
             self.add_param_group(group)
 
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take a step; all processes at once, with the same gradients."""
+        loss: float | None = super().step(closure)
+        if world_size() > 1:
+            owners = self._owners()
+            for rank in range(world_size()):
+                owned = [_matrix(value, value) for value in owners if owners[value] == rank]
+                if owned:
+                    whole = torch.cat([value.flatten() for value in owned])
+                    torch.distributed.broadcast(whole, rank)
+                    sizes = [value.numel() for value in owned]
+                    for value, found in zip(owned, whole.split(sizes), strict=True):
+                        value.copy_(found.view_as(value))
+        return loss
+
+    def _owners(self) -> dict[Tensor, int]:
+        """Which process makes the step of each parameter that has a gradient, the largest first."""
+        trained = [v for group in self.param_groups for v in group["params"] if v.grad is not None]
+        work, owners = [0] * world_size(), dict[Tensor, int]()
+        for value in sorted(trained, key=lambda value: -value.numel()):
+            owners[value] = work.index(min(work))
+            work[owners[value]] += value.numel() * min(len(value), value.numel() // len(value))
+        return owners
+
     def _init_group(
         self,
         group: MutableMapping[str, Any],
@@ -83,16 +113,23 @@ class KernelMuon(Muon):
         grads: list[Tensor],
         muon_momentum_bufs: list[Tensor],
     ) -> bool:
-        """Show the step kernels, their gradients and their momenta as matrices."""
+        """Show the step matrices: of own parameters, their gradients and their momenta."""
+        owners, rank = self._owners(), process_rank()
         for value in group["params"]:
-            if value.grad is not None:  # the momentum in the kernel's layout, whatever its gradient
-                state = self.state[value]
-                state.setdefault("momentum_buffer", torch.zeros_like(value))
-        found = bool(super()._init_group(group, params_with_grad, grads, muon_momentum_bufs))
-        kernels = list(params_with_grad)
-        for values in (params_with_grad, grads, muon_momentum_bufs):
-            values[:] = [_matrix(*pair) for pair in zip(values, kernels, strict=True)]
-        return found
+            if value.grad is None:
+                continue
+            # the momentum in the parameter's layout, whatever its gradient
+            state = self.state[value]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(value)
+            momentum = state["momentum_buffer"]
+            if owners[value] != rank:
+                momentum.lerp_(value.grad, 1 - group["momentum"])
+                continue
+            parts = (params_with_grad, grads, muon_momentum_bufs)
+            for part, item in zip(parts, (value, value.grad, momentum), strict=True):
+                part.append(_matrix(item, value))
+        return False  # no complex numbers
 
 
 def _matrix(value: Tensor, kernel: Tensor) -> Tensor:

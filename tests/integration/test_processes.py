@@ -101,6 +101,40 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
 
 
+MUON = """
+import os, sys, torch
+from parfocal.train.optimizers import KernelMuon
+
+if "RANK" in os.environ:
+    torch.distributed.init_process_group("gloo")
+generator = torch.Generator().manual_seed(0)
+shapes = [(8, 3, 3, 3), (8, 8, 3, 3), (6, 40), (40, 6), (5, 5)]
+weights = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+weights[1].data = weights[1].data.to(memory_format=torch.channels_last)
+optimizer = KernelMuon([{"params": weights, "weight_decay": 0.1}], lr=1e-2)
+for step in range(4):
+    for weight in weights[:4]:  # the last has no gradient
+        weight.grad = torch.randn(weight.shape, generator=generator)
+    optimizer.step()
+momenta = [optimizer.state[weight].get("momentum_buffer") for weight in weights]
+rank = os.environ.get("RANK", "alone")
+torch.save([weight.detach() for weight in weights] + momenta, f"{sys.argv[1]}/{rank}.pt")
+"""
+
+
+def test_two_processes_share_the_steps_of_muon(tmp_path):
+    script = tmp_path / "muon.py"
+    script.write_text(MUON, encoding="utf-8")
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    for words in ((), two):
+        command = [sys.executable, *words, str(script), str(tmp_path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    alone, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("alone", 0, 1))
+    for found in others:
+        for got, expected in zip(found, alone, strict=True):
+            assert (got is None) if expected is None else torch.equal(got, expected)
+
+
 def test_two_processes_agree_on_the_best_checkpoint(prepared):
     scored = dataclasses.replace(
         TALK, samples=16, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture,
