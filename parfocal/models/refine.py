@@ -43,13 +43,15 @@ class BoxRefiner(nn.Module):
 
         Gradients stop at the result.
         """
-        if candidates.scores.is_meta:  # nobody knows which can be chosen
-            return candidates
         with torch.no_grad():
-            boxes, live = candidates.boxes.float(), self._live(candidates.scores)
-            mean = (boxes[live] + self.refine(levels, boxes, live)) / 2
+            start = candidates.boxes.float()
+            # of pictures that are not there nobody knows which: all
+            live = None if start.is_meta else self._live(candidates.scores)
+            known = start if live is None else start[live]
+            mean = (known + self.refine(levels, start, live)) / 2
             corners = box_convert(mean, "cxcywh", "xyxy").clamp(0, 1)
-            boxes = boxes.index_put((live,), box_convert(corners, "xyxy", "cxcywh"))
+            moved = box_convert(corners, "xyxy", "cxcywh")
+            boxes = moved if live is None else start.index_put((live,), moved)
         return Candidates(boxes, candidates.scores, candidates.training)
 
     def _live(self, scores: Tensor) -> Tensor:
