@@ -26,6 +26,8 @@ BACKGROUNDS_PER_SPLIT = {"train": 400, "heldout": 300, "validation": 100}
 BACKGROUND_SIDE = 320
 ASPECTS = (1.0, 1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
 
+_Box = tuple[int, int, int, int]  # xyxy, pixels of the picture, half-open
+
 
 @dataclass(frozen=True)
 class SceneStyle:
@@ -97,17 +99,15 @@ def make_scene(bank: SpriteBank, split: str, index: int, style: SceneStyle) -> S
     canvas = _background(split, rng, width, height)
     owner = np.full((height, width), -1, np.int16)
     painted: list[tuple[int, int]] = []  # kind, own pixels
-    taken: list[NDArray[np.float64]] = []
+    taken: list[_Box] = []
     for kind in _choose_kinds(rng, bank, style):
         patch = _transformed_sprite(bank, kind, rng, style)
-        place = _find_place(rng, patch.size, (width, height), taken, style.overlap)
-        if place is None:
+        box = _find_place(rng, patch.shape[:2], (height, width), taken, style.overlap)
+        if box is None:
             continue
-        own = _paint(canvas, owner, patch, place, len(painted), rng)
+        own = _paint(canvas, owner, patch, box, len(painted), rng)
         painted.append((kind, own))
-        taken.append(
-            np.array([*place, place[0] + patch.width, place[1] + patch.height], np.float64)
-        )
+        taken.append(box)
     objects, hidden = _visible_objects(owner, painted, style.visible)
     return Scene(split, index, canvas, objects, hidden)
 
@@ -130,7 +130,7 @@ def _background(split: str, rng: np.random.Generator, width: int, height: int) -
     pixels = np.asarray(window.resize((width, height), Image.Resampling.BILINEAR))
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels).copy()
+    return np.array(pixels, order="C")
 
 
 def _choose_kinds(rng: np.random.Generator, bank: SpriteBank, style: SceneStyle) -> list[int]:
@@ -162,8 +162,12 @@ def _relatives(rng: np.random.Generator, bank: SpriteBank) -> list[int]:
 
 def _transformed_sprite(
     bank: SpriteBank, kind: int, rng: np.random.Generator, style: SceneStyle
-) -> Image.Image:
-    """Scale, turn, perhaps mirror one sprite; returns a premultiplied patch cut to its outline."""
+) -> Pixels:
+    """Scale, turn, perhaps mirror one sprite.
+
+    Returns:
+        uint8[h, w, 4], colours premultiplied by alpha, cut to its outline (alpha above 8).
+    """
     low, high = style.length
     length = style.side * low * (high / low) ** float(rng.random())
     angle = rng.uniform(-1.2, 1.2) if rng.random() < 0.2 else float(rng.normal(0, 0.25))
@@ -179,53 +183,66 @@ def _transformed_sprite(
     shift_x = sprite.width / 2 - a * out_w / 2 - b * out_h / 2
     shift_y = sprite.height / 2 - d * out_w / 2 - e * out_h / 2
     affine = (a, b, shift_x, d, e, shift_y)  # target pixel -> source pixel
-    patch = sprite.transform(
+    turned = sprite.transform(
         (out_w, out_h), Image.Transform.AFFINE, affine, resample=Image.Resampling.BILINEAR
     )
-    outline = patch.getchannel(3).point(_OPAQUE).getbbox()
-    return patch.crop(outline) if outline else patch
+    patch = np.asarray(turned)
+    left, top, right, bottom = _bounds(patch[..., 3] > 8) or (0, 0, out_w, out_h)
+    return patch[top:bottom, left:right]
 
 
-_OPAQUE = [255 if alpha > 8 else 0 for alpha in range(256)]
+def _bounds(mask: NDArray[np.bool_]) -> _Box | None:
+    """Return the tight box around what is true in bool[H, W], None where nothing is."""
+    columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
+    if not len(columns):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _find_place(
     rng: np.random.Generator,
     size: tuple[int, int],
     canvas: tuple[int, int],
-    taken: list[NDArray[np.float64]],
+    taken: list[_Box],
     limit: float,
-) -> tuple[int, int] | None:
-    """Draw a top-left corner whose box overlaps no earlier one too much; None after 30 tries.
+) -> _Box | None:
+    """Draw a place whose box overlaps no earlier one too much; None after 30 tries.
 
     Args:
-        rng: decides the corner.
-        size: width and height of the new box, pixels.
-        canvas: width and height of the picture, pixels.
-        taken: xyxy float64[4] of each earlier box, pixels.
+        rng: decides the place.
+        size: height and width of the new box, pixels.
+        canvas: height and width of the picture, pixels.
+        taken: each earlier box.
         limit: shared area allowed, as a fraction of the smaller of two boxes.
     """
-    if size[0] > canvas[0] or size[1] > canvas[1]:
+    height, width = size
+    if height > canvas[0] or width > canvas[1]:
         return None
-    area = size[0] * size[1]
-    others = np.array(taken).reshape(-1, 4)
-    other_areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
     for _ in range(30):
-        left = int(rng.integers(canvas[0] - size[0] + 1))
-        top = int(rng.integers(canvas[1] - size[1] + 1))
-        across = np.minimum(others[:, 2], left + size[0]) - np.maximum(others[:, 0], left)
-        down = np.minimum(others[:, 3], top + size[1]) - np.maximum(others[:, 1], top)
-        shared = np.clip(across, 0, None) * np.clip(down, 0, None)
-        if np.all(shared <= limit * np.minimum(area, other_areas)):
-            return left, top
+        left = int(rng.integers(canvas[1] - width + 1))
+        top = int(rng.integers(canvas[0] - height + 1))
+        box = (left, top, left + width, top + height)
+        if all(_shared(box, other) <= limit * min(_area(box), _area(other)) for other in taken):
+            return box
     return None
+
+
+def _area(box: _Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shared(one: _Box, other: _Box) -> int:
+    """Return the area that two boxes share, pixels."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(across, 0) * max(down, 0)
 
 
 def _paint(
     canvas: Pixels,
     owner: NDArray[np.int16],
-    patch: Image.Image,
-    place: tuple[int, int],
+    patch: Pixels,
+    box: _Box,
     number: int,
     rng: np.random.Generator,
 ) -> int:
@@ -234,14 +251,14 @@ def _paint(
     Args:
         canvas: uint8[H, W, 3], changed in place.
         owner: int16[H, W], number of the object seen at each pixel, changed in place.
-        patch: premultiplied "RGBa" picture.
-        place: left and top of the patch, pixels of the canvas.
+        patch: uint8[h, w, 4], colours premultiplied by alpha.
+        box: where it goes.
         number: the object's number.
         rng: decides its light.
     """
-    left, top = place
-    window = np.s_[top : top + patch.height, left : left + patch.width]
-    rgba = np.asarray(patch, np.float32)
+    left, top, right, bottom = box
+    window = np.s_[top:bottom, left:right]
+    rgba = patch.astype(np.float32)
     alpha = rgba[..., 3:] / 255.0
     light = np.float32(rng.uniform(0.7, 1.2)) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
     colour = np.minimum(rgba[..., :3] * light, 255.0 * alpha)
@@ -264,12 +281,10 @@ def _visible_objects(
     objects, hidden = [], []
     for number, (kind, own) in enumerate(painted):
         seen = owner == number
-        count = int(np.count_nonzero(seen))
-        if own == 0 or count < least * own:
+        bounds, count = _bounds(seen), int(np.count_nonzero(seen))
+        if bounds is None or count < least * own:
             hidden.append(kind)
             continue
-        columns, rows = (np.flatnonzero(seen.any(axis)) for axis in (0, 1))
-        left, top = float(columns[0]), float(rows[0])
-        right, bottom = float(columns[-1] + 1), float(rows[-1] + 1)
+        left, top, right, bottom = map(float, bounds)
         objects.append(Placed(kind, (left, top, right, bottom), count / own))
     return tuple(objects), tuple(hidden)
