@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
+from transformers import Cache, LogitsProcessorList
 
 from parfocal.dialects.base import Parsed
 from parfocal.models.decoding import LiveRegions
@@ -60,29 +60,32 @@ def generate(
         float[B, R].
     """
     chosen = _search_options(options)
-    processors, extra = LogitsProcessorList(), {}
+    processors = LogitsProcessorList()
     input_ids, attention_mask = text.input_ids, text.attention_mask
+    seen: dict[str, Any] = {"image_features": rows_of(model.image_tokens(features, regions), counts)}
     if regions is not None:
         alive = rows_of(regions.mask, counts)
         attention_mask = model.live_mask(input_ids, attention_mask, alive)
         first, named = model.config.token_ids.first_region, of_first(regions, counts)
         processors.append(LiveRegions(first, named.mask, input_ids.shape[1], unique))
         if regions.features is not None:
-            extra["region_features"] = rows_of(regions.features, counts)
+            seen["region_features"] = rows_of(regions.features, counts)
     if text.object_pixels is not None:
         pixels = [cast(value, model) for value in text.object_pixels]
-        extra["object_features"] = model.encode_objects(pixels, text.object_mask)
+        seen["object_features"] = model.encode_objects(pixels, text.object_mask)
     _check_room(model, attention_mask)
+    beams = chosen.get("num_beams") or model.generation_config.num_beams or 1
+    if beams > 1 and _ends_in_words(model, input_ids):
+        seen = {"past_key_values": _read(model, input_ids, attention_mask, seen, beams)}
     output = model.generate(
         input_ids=input_ids,
         attention_mask=attention_mask,
-        image_features=rows_of(model.image_tokens(features, regions), counts),
         logits_processor=processors,
         return_dict_in_generate=True,
         output_scores=True,
         pad_token_id=processor.tokenizer.pad_token_id,
         eos_token_id=processor.stop_ids,
-        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **extra, **chosen},
+        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **seen, **chosen},
     )
     tokens = output.sequences[:, input_ids.shape[1] :]
     if regions is None or model.config.token_ids.first_region < 0:
@@ -109,6 +112,40 @@ def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if chosen.get("streamer") is not None or chosen.get("do_sample"):
         chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
     return chosen
+
+
+def _ends_in_words(model: ParfocalForConditionalGeneration, input_ids: Tensor) -> bool:
+    """Return True if no question int[B, L] ends with what a feature replaces."""
+    ids = model.config.token_ids
+    replaced = input_ids.new_tensor((ids.image, ids.region, ids.region_feature, ids.object))
+    return not bool(torch.isin(input_ids[:, -1], replaced).any())
+
+
+def _read(
+    model: ParfocalForConditionalGeneration,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    seen: Mapping[str, Any],
+    beams: int,
+) -> Cache:
+    """Read questions but for their last token, once for all beams; `generate` reads once a beam.
+
+    Args:
+        model: reads.
+        input_ids: int[B, L].
+        attention_mask: int[B, L].
+        seen: the features in the questions.
+        beams: of a question.
+
+    Returns:
+        A cache of B * beams rows, those of a question next to each other.
+    """
+    output = model(
+        input_ids[:, :-1], attention_mask[:, :-1], use_cache=True, logits_to_keep=1, **seen
+    )
+    cache: Cache = output.past_key_values
+    cache.batch_repeat_interleave(beams)
+    return cache
 
 
 def _check_room(model: ParfocalForConditionalGeneration, attention_mask: Tensor) -> None:

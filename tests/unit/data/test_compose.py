@@ -44,10 +44,9 @@ def watched(monkeypatch):
     paintings: list[Painting] = []
     original = compose._paint
 
-    def spy(canvas, owner, patch, place, number, rng):
-        opaque = np.asarray(patch)[..., 3] > 127
-        paintings.append(Painting(*place, opaque))
-        return original(canvas, owner, patch, place, number, rng)
+    def spy(canvas, owner, patch, box, number, rng):
+        paintings.append(Painting(*box[:2], patch[..., 3] > 127))
+        return original(canvas, owner, patch, box, number, rng)
 
     monkeypatch.setattr(compose, "_paint", spy)
 

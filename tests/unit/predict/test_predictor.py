@@ -424,6 +424,30 @@ def test_beams_of_the_model_search_unless_told_otherwise(tiny_predictor, picture
     assert told(ask(num_beams=1)) == greedy
 
 
+def test_beams_read_a_question_once_and_say_what_they_say_when_each_reads_it(
+    tiny_predictor, picture, monkeypatch
+):
+    forward, rows = ParfocalForConditionalGeneration.forward, []
+
+    @functools.wraps(forward)  # generate looks at its signature
+    def spy(self, input_ids=None, *args, **options):
+        rows.append(tuple(input_ids.shape))
+        return forward(self, input_ids, *args, **options)
+
+    monkeypatch.setattr(ParfocalForConditionalGeneration, "forward", spy)
+    questions = ["What?", "What is the first thing there?"]
+    ask = functools.partial(tiny_predictor.ask_batch, [picture] * 2, questions)
+    once = [told(answer) for answer in ask(num_beams=3, max_new_tokens=6)]
+    (questions_read, length), *steps = rows
+    assert questions_read == 2 and length > 10
+    assert set(steps) == {(6, 1)}  # three beams of two questions, token by token
+    rows.clear()
+    monkeypatch.setattr("parfocal.predict.generating._ends_in_words", lambda *_: False)
+    again = [told(answer) for answer in ask(num_beams=3, max_new_tokens=6)]
+    assert rows[0] == (6, length + 1)
+    assert once == again
+
+
 def test_options_reach_generation_and_a_seed_decides_sampling(tiny_predictor, picture, monkeypatch):
     seen: list[dict] = []
     generate = ParfocalForConditionalGeneration.generate
