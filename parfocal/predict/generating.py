@@ -62,7 +62,9 @@ def generate(
     chosen = _search_options(options)
     processors = LogitsProcessorList()
     input_ids, attention_mask = text.input_ids, text.attention_mask
-    seen: dict[str, Any] = {"image_features": rows_of(model.image_tokens(features, regions), counts)}
+    seen: dict[str, Any] = {
+        "image_features": rows_of(model.image_tokens(features, regions), counts)
+    }
     if regions is not None:
         alive = rows_of(regions.mask, counts)
         attention_mask = model.live_mask(input_ids, attention_mask, alive)

@@ -1,7 +1,8 @@
 """The language objective: answer questions about pictures by pointing at their regions.
 
 Shapes: B rows, P pictures of all rows, L tokens, N annotated objects (padded), R region slots, D
-text width; of what the language model reads B' rows of L' tokens, fewer where Samples share rows.
+text width; of what the language model reads B' rows of L' tokens: fewer where Samples share rows,
+and one, of live tokens alone, where it attends by turns.
 """
 
 from __future__ import annotations
@@ -56,11 +57,14 @@ class _Read:
     """How the language model reads its rows.
 
     Attributes:
+        places: int[B', L'], which of the B L tokens stands where, -1 in padding; None for the B L
+            tokens as they are.
         targets: int[B', L' - 1], the label of the next token.
         positions: int[B', L'].
         seeing: arguments of the language model that say which tokens see which.
     """
 
+    places: Tensor | None
     targets: Tensor
     positions: Tensor
     seeing: dict[str, Any]
@@ -167,8 +171,8 @@ class LanguageObjective(nn.Module):
             objects = model.encode_objects(text.object_pixels, text.object_mask)
         read = _read(text, seen, model.text.config._attn_implementation == NAME)
         embeds = model.embed(seen.input_ids, seen.image, seen.vectors, objects)
-        if text.places is not None:
-            embeds = in_rows(embeds, text.places)
+        if read.places is not None:
+            embeds = in_rows(embeds, read.places)
         hidden = model.text.base_model(
             inputs_embeds=embeds,
             position_ids=read.positions,
@@ -301,23 +305,25 @@ def _read(text: TextBatch, seen: _Seen, by_turns: bool) -> _Read:
         seen: its tokens.
         by_turns: whether the language model attends by turns, or under a mask.
     """
-    positions, places, labels = turn_positions(text.turn, seen.live), text.places, seen.labels
+    turn, live, labels = text.turn, seen.live, seen.labels
+    positions, places = turn_positions(turn, live), text.places
+    if by_turns:  # for padding and dead slots nothing is computed at all
+        places = torch.nonzero(live.flatten()).T
     if places is not None:
-        first = torch.zeros_like(labels, dtype=torch.bool)
-        first[:, 0] = True  # no token of its own Sample stands before it
+        first = live.cumsum(1) <= 1  # no token of its own Sample stands before it
         labels = in_rows(labels.masked_fill(first, IGNORED), places, IGNORED)
         positions = in_rows(positions, places)
     if by_turns:
-        layout = lay_out(text.turn, seen.live, places)
+        layout = lay_out(turn, live, places)
         # any mask of four dimensions is taken as it is; attention by turns looks at the layout
         seeing: dict[str, Any] = {"turns": layout, "attention_mask": layout.prefix_mask}
     else:
-        turn, live, owner = text.turn, seen.live, None
+        owner = None
         if places is not None:
+            owner = places.div(turn.shape[1], rounding_mode="floor")
             turn, live = in_rows(turn, places, -1), in_rows(live, places)
-            owner = places.div(text.turn.shape[1], rounding_mode="floor")
         seeing = {"attention_mask": additive(turn_mask(turn, live, owner), torch.float32)}
-    return _Read(labels[:, 1:], positions, seeing)
+    return _Read(places, labels[:, 1:], positions, seeing)
 
 
 class TextAnchors(nn.Module):

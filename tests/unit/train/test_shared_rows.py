@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,6 +19,7 @@ from parfocal.models.text_batch import IGNORED
 from parfocal.train.data import AnswerCollator, ConversationCollator
 from parfocal.train.language import LanguageObjective
 from parfocal.train.stages import build_language_objective
+from parfocal.train.turn_attention import NAME
 from tests.unit.models.builders import (
     build_dense,
     build_groma,
@@ -153,6 +155,29 @@ def test_gradients_are_those_of_rows_of_their_own(kind):
     for name, value in one.items():
         gap = float((value - other[name]).abs().max())
         assert gap <= 1e-5 * max(1.0, float(value.abs().max())), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_by_turns_only_live_tokens_are_read_and_the_same_is_learned(kind):
+    objective, by_turns = objective_of(kind), copy.deepcopy(objective_of(kind))
+    by_turns.model.set_attn_implementation(NAME)
+    read = []
+    by_turns.model.text.base_model.register_forward_pre_hook(
+        lambda module, inputs, options: read.append(options["inputs_embeds"].shape[:2]),
+        with_kwargs=True,
+    )
+    for batch in batches(kind):
+        one, other = gradients(objective, batch), gradients(by_turns, batch)
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            gap = float((value - other[name]).abs().max())
+            assert gap <= 1e-5 * max(1.0, float(value.abs().max())), name
+    with torch.no_grad():
+        text, per_row = batch["text"], batch["pictures"]
+        seen = objective._see(batch["pixel_values"], text, per_row, batch["seeds"])
+    live = int(seen.live.sum())
+    assert read == [(1, live)] * 2
+    assert live < text.input_ids.numel()
 
 
 def logits_of(objective: LanguageObjective, batch: dict, index: int) -> torch.Tensor:
