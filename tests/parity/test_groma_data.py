@@ -22,9 +22,9 @@ from parfocal.data.readers import get_reader
 from parfocal.data.sample import Sample
 from parfocal.dialects import get_dialect
 from parfocal.dialects.base import View
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 
-ROOT = fixture_root() / "groma" / "data_fixture"
+ROOT = recorded("groma/data_fixture")
 OPENING = "How can I assist you with it?"
 GRIT_PICTURE, GRIT_SIZE = "sub_im2.png", (200, 150)
 REPEATS = 0.6  # IoU above which the official loader drops a region of several

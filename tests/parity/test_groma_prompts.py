@@ -24,9 +24,9 @@ from parfocal.models.checkpoints.official_groma import groma_template, groma_tok
 from parfocal.models.presets import groma_7b
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 
-FOLDER = fixture_root() / "groma" / "prompts"
+FOLDER = recorded("groma/prompts")
 ROWS = json.loads((FOLDER / "conversations.json").read_text(encoding="utf-8"))
 STAGES = {"llava": "finetune", "default": "pretrain"}
 FRAME = Frame("image", 160, 120)

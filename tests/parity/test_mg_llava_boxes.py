@@ -22,10 +22,10 @@ from parfocal.detectors.pipeline import MG_LLAVA, choose
 from parfocal.models.frames import frame_warp, seen_boxes
 from parfocal.models.presets import get_preset
 from parfocal.models.processing import ParfocalProcessor
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 from tests.parity.test_mg_llava_prompts import FOLDER, processor_of
 
-RECORDED = json.loads((fixture_root() / "mg_llava" / "box_cases.json").read_text())
+RECORDED = json.loads(recorded("mg_llava/box_cases.json").read_text())
 DEFAULTS = RECORDED["defaults"]
 ROOM_FOR_BOXES = 50  # tokens: the text is too long when fewer than these are left
 SIDE = 768  # of the high-resolution square, pixels

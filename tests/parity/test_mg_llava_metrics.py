@@ -26,9 +26,9 @@ from parfocal.eval.metrics import (
     textvqa_question,
     yes_no_scores,
 )
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 
-RECORDED = json.loads((fixture_root() / "mg_llava" / "metric_cases.json").read_text())
+RECORDED = json.loads(recorded("mg_llava/metric_cases.json").read_text())
 MME = "mme_rating_each_category_[TT,TF,FF]"
 CHOICES = RECORDED["multiple_choice"]
 

@@ -13,7 +13,7 @@ from parfocal.errors import CheckpointError
 from parfocal.models.checkpoints.mg_llava import convert_mg_llava, preset_of
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import get_preset
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 
 # preset -> (key of the recorded list, parameters in all, what the paper's Table 1 says in billions)
 MODELS = {
@@ -23,7 +23,7 @@ MODELS = {
     "mg_llava_vicuna_13b": ("vicuna-13b", 13_594_121_921, 13.6),
     "mg_llava_yi1_5_34b": ("yi1.5-34b", 35_025_510_081, 34.4),
 }
-KEYS = json.loads((fixture_root() / "mg_llava" / "checkpoint_keys.json").read_text())
+KEYS = json.loads(recorded("mg_llava/checkpoint_keys.json").read_text())
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings
 from parfocal.models.templates import TEMPLATES
 from parfocal.models.text_batch import IGNORED
-from tests.parity.conftest import fixture_root
+from tests.parity.conftest import recorded
 from tests.parity.test_mg_llava import config_of, model_folders
 
 PICTURE = -200  # the official placeholder; ours are folded back into it
@@ -54,7 +54,7 @@ def folded(processor: ParfocalProcessor, values: list[int], ids: list[int]) -> l
     return [*values[:start], mark, *values[start + length :]]
 
 
-PROMPTS = json.loads((fixture_root() / "mg_llava" / "prompt_cases.json").read_text())
+PROMPTS = json.loads(recorded("mg_llava/prompt_cases.json").read_text())
 FOLDER = model_folders()[0]  # its toy tokenizer is the one the prompts were recorded with
 
 
