@@ -8,8 +8,9 @@ The first form trains mini on seeded scenes, on this machine's processor:
 - packing: all questions about a picture in one row, against a row each. Tokens a second are those
   of questions and answers, which are the same in both; pictures and slots do not count.
 - shared_rows: Samples that share rows, `row_length` of a stage, against a row a Sample, each padded
-  to the longest of its batch. One in four Samples has all questions about a picture, one has one,
-  and two are in words alone. Tokens a second are all but padding, which are the same in both.
+  to the longest of its batch, both under a mask, as on GPUs. One in four Samples has all questions
+  about a picture, one has one, and two are in words alone. Tokens a second are all but padding,
+  which are the same in both.
 - features: Groma's alignment at mini's size (towers, proposer and language model are frozen, a
   caption a picture), read from files, against features kept on disk.
 
@@ -54,6 +55,7 @@ from parfocal.train.feature_cache import FeatureCache, fill
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Lora, Stage
+from parfocal.train.runtime import attention
 from parfocal.train.turn_attention import attention_for
 
 BATCH = 8
@@ -143,6 +145,7 @@ def bench_packing(pictures: int, repeats: int) -> dict[str, float]:
 def bench_shared_rows(pictures: int, repeats: int, row_length: int) -> dict[str, float]:
     """Compare rows that Samples share with a row a Sample, on Samples of uneven length."""
     objective, optimizer, processor = mini(TALK)
+    objective.model.text.set_attn_implementation(attention())  # by turns there is no padding
     samples = uneven(pictures, processor)
     shared = batches(samples, AnswerCollator(processor, row_length=row_length))
     single = batches(samples, AnswerCollator(processor))

@@ -60,39 +60,25 @@ def generate(
         float[B, R].
     """
     chosen = _search_options(options)
-    processors = LogitsProcessorList()
-    input_ids, attention_mask = text.input_ids, text.attention_mask
-    seen: dict[str, Any] = {
-        "image_features": rows_of(model.image_tokens(features, regions), counts)
-    }
-    if regions is not None:
-        alive = rows_of(regions.mask, counts)
-        attention_mask = model.live_mask(input_ids, attention_mask, alive)
-        first, named = model.config.token_ids.first_region, of_first(regions, counts)
-        processors.append(LiveRegions(first, named.mask, input_ids.shape[1], unique))
-        if regions.features is not None:
-            seen["region_features"] = rows_of(regions.features, counts)
-    if text.object_pixels is not None:
-        pixels = [cast(value, model) for value in text.object_pixels]
-        seen["object_features"] = model.encode_objects(pixels, text.object_mask)
-    _check_room(model, attention_mask)
     beams = chosen.get("num_beams") or model.generation_config.num_beams or 1
-    if beams > 1 and _ends_in_words(model, input_ids):
-        seen = {"past_key_values": _read(model, input_ids, attention_mask, seen, beams)}
+    prompt = _prompt(model, text, features, regions, counts, beams)
+    length, first = text.input_ids.shape[1], model.config.token_ids.first_region
+    processors = LogitsProcessorList()
+    if regions is not None:
+        named = of_first(regions, counts)
+        processors.append(LiveRegions(first, named.mask, length, unique))
     output = model.generate(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
         logits_processor=processors,
         return_dict_in_generate=True,
         output_scores=True,
         pad_token_id=processor.tokenizer.pad_token_id,
         eos_token_id=processor.stop_ids,
-        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **seen, **chosen},
+        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **prompt, **chosen},
     )
-    tokens = output.sequences[:, input_ids.shape[1] :]
-    if regions is None or model.config.token_ids.first_region < 0:
+    tokens = output.sequences[:, length:]
+    if regions is None or first < 0:
         return tokens, None  # a family that names no regions
-    return tokens, _confidence(model.config.token_ids.first_region, tokens, output, named)
+    return tokens, _confidence(first, tokens, output, named)
 
 
 def note_cut(parsed: Parsed, tokens: Tensor, processor: ParfocalProcessor) -> Parsed:
@@ -114,6 +100,35 @@ def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if chosen.get("streamer") is not None or chosen.get("do_sample"):
         chosen.setdefault("num_beams", 1)  # a token that beams may yet take back cannot be streamed
     return chosen
+
+
+def _prompt(
+    model: ParfocalForConditionalGeneration,
+    text: TextBatch,
+    features: ImageFeatures,
+    regions: Regions | None,
+    counts: Sequence[int],
+    beams: int,
+) -> dict[str, Any]:
+    """What `generate` starts with: tokens, which of them live, and the features among them.
+
+    For beams, a cache that holds the features already; the other arguments are those of `generate`.
+    """
+    input_ids, attention_mask = text.input_ids, text.attention_mask
+    image = rows_of(model.image_tokens(features, regions), counts)
+    seen: dict[str, Any] = {"image_features": image}
+    if regions is not None:
+        alive = rows_of(regions.mask, counts)
+        attention_mask = model.live_mask(input_ids, attention_mask, alive)
+        if regions.features is not None:
+            seen["region_features"] = rows_of(regions.features, counts)
+    if text.object_pixels is not None:
+        pixels = [cast(value, model) for value in text.object_pixels]
+        seen["object_features"] = model.encode_objects(pixels, text.object_mask)
+    _check_room(model, attention_mask)
+    if beams > 1 and _ends_in_words(model, input_ids):
+        seen = {"past_key_values": _read(model, input_ids, attention_mask, seen, beams)}
+    return {"input_ids": input_ids, "attention_mask": attention_mask, **seen}
 
 
 def _ends_in_words(model: ParfocalForConditionalGeneration, input_ids: Tensor) -> bool:

@@ -143,7 +143,8 @@ class Stage:
         max_length: text tokens of a row after which the rest is cut off; 0: no limit; of a mixture.
         row_length: tokens, those of pictures and slots as well, up to which the Samples of a batch
             share a row of the language model, none seeing another, so that little of it is padding;
-            0: a row a Sample. It changes no loss, though dropout draws other numbers.
+            0: a row a Sample. It changes no loss, though dropout draws other numbers, and nothing
+            at all where attention goes by turns and no padding is read.
         group_by_length: make batches of rows of similar length, see `MixtureLoader`; of a mixture.
             What shares a step then depends on how it is divided among processes and batches.
         augment: how pictures and boxes are changed before the detection objective sees them; of a

@@ -26,7 +26,7 @@ BACKGROUNDS_PER_SPLIT = {"train": 400, "heldout": 300, "validation": 100}
 BACKGROUND_SIDE = 320
 ASPECTS = (1.0, 1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
 
-_Box = tuple[int, int, int, int]  # xyxy, pixels of the picture, half-open
+_Box = tuple[int, int, int, int]  # xyxy, pixels of the picture or patch it is of, half-open
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _relatives(rng: np.random.Generator, bank: SpriteBank) -> list[int]:
 
 def _transformed_sprite(
     bank: SpriteBank, kind: int, rng: np.random.Generator, style: SceneStyle
-) -> Pixels:
+) -> NDArray[np.uint8]:
     """Scale, turn, perhaps mirror one sprite.
 
     Returns:
@@ -241,7 +241,7 @@ def _shared(one: _Box, other: _Box) -> int:
 def _paint(
     canvas: Pixels,
     owner: NDArray[np.int16],
-    patch: Pixels,
+    patch: NDArray[np.uint8],
     box: _Box,
     number: int,
     rng: np.random.Generator,

@@ -20,6 +20,7 @@ from parfocal.errors import ConfigError, DataError, DialectError, FrameError, Sh
 from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.predict.generating import _ends_in_words
 from parfocal.predict.predictor import Predictor
 
 SHORT = {"max_new_tokens": 3}
@@ -446,6 +447,14 @@ def test_beams_read_a_question_once_and_say_what_they_say_when_each_reads_it(
     again = [told(answer) for answer in ask(num_beams=3, max_new_tokens=6)]
     assert rows[0] == (6, length + 1)
     assert once == again
+
+
+def test_a_question_that_ends_in_a_feature_is_left_to_generate(tiny_predictor):
+    ids = tiny_predictor.model.config.token_ids
+    word = torch.tensor([[ids.image, 5], [ids.image, 6]])
+    assert _ends_in_words(tiny_predictor.model, word)
+    for placeholder in (ids.image, ids.region, ids.region_feature):
+        assert not _ends_in_words(tiny_predictor.model, torch.tensor([[5, 6], [5, placeholder]]))
 
 
 def test_options_reach_generation_and_a_seed_decides_sampling(tiny_predictor, picture, monkeypatch):
