@@ -60,7 +60,8 @@ def preview(
 ) -> None:
     """Draw every row with its boxes and words on one HTML page that needs no other file.
 
-    Rows with something wrong are always on it, in every likely reading; then the exit code is 1.
+    Up to N later rows with something wrong are on it as well, in every likely reading; if any row
+    is wrong, the exit code is 1.
 
     Example: parfocal data preview out/demo/samples.jsonl --out preview.html
     """

@@ -89,7 +89,9 @@ DryRunOption = Annotated[
 ]
 TflopsOption = Annotated[
     float,
-    typer.Option("--tflops", metavar="X", min=0.001, help="Speed of a device, for --dry-run."),
+    typer.Option(
+        "--tflops", metavar="X", min=0.001, help="TFLOP/s that --dry-run takes a process to reach."
+    ),
 ]
 
 

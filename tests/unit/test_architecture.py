@@ -40,6 +40,7 @@ PURE = (
     "parfocal.boxes",
     "parfocal.images",
     "parfocal.video",
+    "parfocal.hub",
     "parfocal.dialects",
     "parfocal.data",
     "parfocal.eval.metrics",

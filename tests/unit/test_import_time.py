@@ -37,7 +37,7 @@ def test_importing_parfocal_loads_nothing_heavy() -> None:
     assert not loaded & (HEAVY | {"numpy", "PIL"})
 
 
-ROOMS = ["errors", "boxes", "images", "dialects", "data", "eval.metrics"]
+ROOMS = ["errors", "boxes", "images", "video", "hub", "dialects", "data", "eval.metrics"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
