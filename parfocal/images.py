@@ -121,14 +121,15 @@ def stored_size(path: str | Path) -> tuple[int, int, int]:
         ImageError: if the file is not there or is no picture.
     """
     name = f"the picture {_shortened(str(path))!r}"
-    file = _existing(str(path), name)
     try:
-        with Image.open(file, formats=FORMATS) as opened:
+        with Image.open(_existing(str(path), name), formats=FORMATS) as opened:
             orientation = _orientation(opened)
             width, height = opened.size
             if opened.format == "TIFF" and 5 <= orientation <= 8:
                 width, height = height, width  # Pillow gives the upright size of a TIFF
             return width, height, orientation if orientation in _UPRIGHT else 1
+    except ImageError:
+        raise
     except UnidentifiedImageError as err:
         raise ImageError(f"{name} is not a picture that parfocal can read.") from err
     except Exception as err:  # plugins raise whatever broken headers lead to

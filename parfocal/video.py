@@ -202,7 +202,7 @@ def is_video(source: object) -> bool:
     (True, False)
     """
     if isinstance(source, bytes):
-        return _starts_like_a_video(source)
+        return not _starts_like_a_picture(source) and _starts_like_a_video(source)
     if not isinstance(source, (str, Path)):
         return False
     named = str(source).lower().endswith(SUFFIXES)
@@ -211,9 +211,12 @@ def is_video(source: object) -> bool:
             start = stream.read(512)
     except (OSError, ValueError):
         return named
-    if start.startswith(_PICTURES) or start[8:12] == b"WEBP" or _is_picture_box(start):
-        return False
-    return named or _starts_like_a_video(start)
+    return not _starts_like_a_picture(start) and (named or _starts_like_a_video(start))
+
+
+def _starts_like_a_picture(start: bytes) -> bool:
+    riff = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return riff or start.startswith(_PICTURES) or _is_picture_box(start)
 
 
 def _starts_like_a_video(start: bytes) -> bool:
@@ -221,7 +224,7 @@ def _starts_like_a_video(start: bytes) -> bool:
         return True
     if start[:1] == b"G" and start[188:189] == b"G":  # packets of a transport stream
         return True
-    return start[4:8] in _BOXES and not _is_picture_box(start)
+    return start[4:8] in _BOXES
 
 
 def _is_picture_box(start: bytes) -> bool:

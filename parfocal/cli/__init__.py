@@ -8,6 +8,7 @@ answers at once.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     settings = Settings()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever it cannot write is written as \u1234
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(args=words, prog_name="parfocal", obj=settings)

@@ -25,6 +25,7 @@ from parfocal.cli.common import (
     VisualArgument,
     check_save,
     check_words,
+    complain,
     finder_parts,
     generation_options,
     load_picture,
@@ -34,6 +35,7 @@ from parfocal.cli.common import (
     parse_objects,
     questions,
 )
+from parfocal.errors import ParfocalError
 
 
 def ask(
@@ -173,14 +175,25 @@ def chat(
 ) -> None:
     """Talk about one picture: every line of standard input is a question.
 
+    Models of single turns, such as mini, see every line by itself. A question that cannot be asked
+    ends nothing, but makes the exit code 1.
+
     Example: echo "What is in the picture?" | parfocal chat out/demo/scene.png
     """
     parts = finder_parts(tagger, detector, boxes_cache)
     picture = load_picture(image)
     talk = load_predictor(model, device, dialect, parts).chat(picture)
+    refused = False
     for question in questions(sys.stdin):
-        answer = talk.ask(question)
+        try:
+            answer = talk.ask(question)
+        except ParfocalError as error:
+            complain(error)
+            refused = True
+            continue
         if as_json:
             show.print_json_line(answer.to_json())
         else:
             show.show_answer(answer)
+    if refused:
+        raise typer.Exit(1)

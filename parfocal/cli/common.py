@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from parfocal.errors import ConfigError, FrameError
+from parfocal.errors import ConfigError, DataError, FrameError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +55,7 @@ TaggerOption = Annotated[
     typer.Option(
         "--tagger",
         metavar="T",
-        help="Names what --detector looks for: 'coco80', a .txt of names, RAM++, Florence-2.",
+        help="Names what --detector looks for: 'coco80', a .txt, or RAM++ or Florence-2 (folder).",
     ),
 ]
 DetectorOption = Annotated[
@@ -63,7 +63,7 @@ DetectorOption = Annotated[
     typer.Option(
         "--detector",
         metavar="D",
-        help="Finds boxes for models that read them: OWLv2 or Grounding DINO, by folder or hub id.",
+        help="Finds boxes for models that read them: OWLv2 or Grounding DINO, a folder or hub id.",
     ),
 ]
 CacheOption = Annotated[
@@ -131,7 +131,13 @@ def questions(lines: TextIO) -> Iterator[str]:
     while True:
         if prompt:
             error_console().print(Text("? ", "bold"), end="")
-        line = lines.readline()
+        try:
+            line = lines.readline()
+        except UnicodeDecodeError as err:
+            raise DataError(
+                f"a line of standard input is not {err.encoding} text: {err.reason}. Write the "
+                "questions in that encoding."
+            ) from err
         if not line:
             return
         if line.strip():

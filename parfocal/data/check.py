@@ -121,7 +121,7 @@ def check_file(
         rows += 1
         sample_id = row.get("id") if isinstance(row, dict) else None
         name = sample_id if isinstance(sample_id, str) else None
-        found = [*findings, *_row_findings(row, pictures if open_images else None)]
+        found = findings or list(_row_findings(row, pictures if open_images else None))
         if not findings and name is not None:
             found.extend(_duplicate_findings(name, f"{file}:{line}", first_line))
         issues.extend(Issue(file, line, finding.kind, str(finding), name) for finding in found)
@@ -144,8 +144,6 @@ def _read(path: Path) -> Iterator[tuple[str, int, Any, list[Finding]]]:
 
 
 def _row_findings(row: Any, pictures: _Pictures | None) -> Iterator[Finding]:
-    if row is None:
-        return
     findings = list(structure_findings(row))
     if not findings:
         findings = [*rule_findings(row), *_convention_findings(row)]
@@ -241,10 +239,10 @@ class _Pictures:
                 yield Finding(found.kind, at, found.detail)
             elif (found.width, found.height) != declared:
                 sizes = f"{found.width}x{found.height}, the row says {declared[0]}x{declared[1]}"
-                detail = f"{path} is {sizes} (size after EXIF orientation wanted)"
+                detail = f"{path!r} is {sizes} (size after EXIF orientation wanted)"
                 yield Finding("wrong_size", at, detail)
             elif number >= found.frames:
-                detail = f"{path} has {found.frames} frames, there is no frame {number} (from 0)"
+                detail = f"{path!r} has {found.frames} frames, there is no frame {number} (from 0)"
                 yield Finding("missing_image", at, detail)
 
     def _look(self, path: str, is_video: bool) -> VideoShape | Finding:
@@ -253,7 +251,7 @@ class _Pictures:
             file = self._root / path
             try:
                 self._known[key] = _shape(file, is_video) if file.is_file() else _missing(file)
-            except (ImageError, ValueError) as err:  # ValueError: a path that no file can have
+            except (ImageError, OSError, ValueError) as err:  # a path that no file can have
                 self._known[key] = Finding("unreadable_image", "", str(err))
         return self._known[key]
 
@@ -264,5 +262,5 @@ def _shape(file: Path, is_video: bool) -> VideoShape:
 
 
 def _missing(file: Path) -> Finding:
-    detail = f"{file} does not exist; say with images_root (--images) where pictures are"
+    detail = f"{str(file)!r} does not exist; say with images_root (--images) where pictures are"
     return Finding("missing_image", "", detail)

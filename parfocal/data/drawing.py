@@ -278,7 +278,7 @@ def _with_strip(
     question: GroundedText | str,
 ) -> Image.Image:
     """Put `picture` on paper with the question and the text below it."""
-    size = max(15, round(max(picture.size) / 40))
+    size = max(15, min(round(max(picture.size) / 40), picture.width // 22))
     margin, height = round(1.3 * size), round(1.75 * size)
     width = max(picture.width, 22 * size)
     asked = question if isinstance(question, GroundedText) else GroundedText.of(question)

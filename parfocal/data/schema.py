@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parfocal.images import DEFAULT_LIMITS
+
 EDGE_SLACK = (
     1e-3  # pixels that a box may leave its picture by: float noise of a Warp and its inverse
 )
@@ -319,6 +321,9 @@ def _image_findings(
     image: Mapping[str, Any], index: int, images: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
     at = f"images[{index}]"
+    if image["path"] is None and image["width"] * image["height"] > DEFAULT_LIMITS.max_pixels:
+        size, most = f"{image['width']}x{image['height']}", DEFAULT_LIMITS.max_pixels
+        yield Finding("too_large", at, f"a crop of {size} has more than {most} pixels")
     if ("parent" in image) != ("crop" in image):
         yield Finding("missing_field", at, "parent and crop come together: give both or neither")
     elif "parent" in image:

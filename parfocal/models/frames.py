@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from parfocal.boxes import Boxes, Frame, Warp
-from parfocal.images import image_frame
+from parfocal.errors import ImageError
+from parfocal.images import DEFAULT_LIMITS, image_frame
 from parfocal.models.config_vision import TowerConfig, VisionConfig
 
 
@@ -23,6 +24,9 @@ def prepare_picture(image: Image.Image, vision: VisionConfig) -> tuple[list[Tens
 
     `pad` centres the picture on a square of the tower's mean colour before it is resized (bicubic,
     antialiased). A tower with `input_from` gets the other one's input, shrunk.
+
+    Raises:
+        ImageError: if it is so long that the square would be larger than a picture may be, twice.
     """
     tensors = []
     for tower in vision.towers:
@@ -61,6 +65,10 @@ def prepare_frame(image: Image.Image, vision: VisionConfig) -> tuple[list[Tensor
     Args:
         image: from `load_video` or `load_image`.
         vision: its `video` is not `none`.
+
+    Raises:
+        ImageError: if it is so long that it would become larger on the way than a picture may be,
+            twice.
 
     Source: official mg_llava/dataset (video).
     Deviates: no.
@@ -104,9 +112,21 @@ def seen_boxes(boxes: Boxes, warp: Warp) -> Boxes:
 def _pad_square(image: Image.Image, mean: Sequence[float], rounding: str) -> Image.Image:
     """Centre the picture on a square of the mean colour, at the offsets of `Warp.pad_to_square`."""
     side, whole = max(image.size), round if rounding == "nearest" else int
+    _check_room(image.size, (side, side))
     canvas = Image.new("RGB", (side, side), tuple(whole(255 * value) for value in mean))
     canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return canvas
+
+
+def _check_room(given: Sequence[int], needed: Sequence[int]) -> None:
+    """Refuse a long picture that needs far more room on its way to the model than as it is."""
+    most = 2 * DEFAULT_LIMITS.max_pixels
+    if needed[0] * needed[1] > most:
+        raise ImageError(
+            f"the picture is {given[0]}x{given[1]}, so long that this model would need "
+            f"{needed[0] * needed[1]} pixels to read it; at most {most} are made. Crop it, or "
+            "scale it down."
+        )
 
 
 def _enter(values: Tensor, tower: TowerConfig, padded: bool) -> Tensor:
@@ -116,13 +136,16 @@ def _enter(values: Tensor, tower: TowerConfig, padded: bool) -> Tensor:
     )
     values = (values - mean) / std
     height, width = values.shape[1:]
+    given = (width, height)
     if padded:
         most = max(height, width)
+        _check_room(given, (most, most))
         left, top = (most - width) // 2, (most - height) // 2
         values = pad(values, (left, most - width - left, top, most - height - top))
         height = width = most
     side, short = tower.image_size, min(height, width)
     size = (int(height / short * side), int(width / short * side))
+    _check_room(given, size)
     values = interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
     top, left = (round((length - side) / 2) for length in size)
     return values[:, top : top + side, left : left + side]

@@ -25,7 +25,7 @@ from parfocal.errors import ConfigError
 from parfocal.images import image_frame
 
 SCHEMA = "parfocal.answer/1"
-_TASK_MARK = re.compile(r"^\[[a-z]+\]\s*")
+_TASK_MARK = re.compile(r"^\[(?:grounding|refer|detection|identify)\]\s*")  # dialects write them
 _BOX_DECIMALS, _SCORE_DECIMALS, _TIME_DECIMALS = 2, 4, 4
 
 

@@ -56,6 +56,7 @@ def read_question(
         return question
     if not question.strip():
         raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
+    _check_text(question, "question")
     pieces = _REFERENCE.split(question.strip())
     spans = [_reference(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
     regions = {span.index for span in spans if isinstance(span, RegionRef)}
@@ -164,7 +165,18 @@ def read_phrase(phrase: str) -> str:
     """The words to locate, without outer blanks; DataError if there are none."""
     if not phrase.strip():
         raise DataError("the phrase to locate is empty; name something, such as 'the red apple'.")
+    _check_text(phrase, "phrase")
     return phrase.strip()
+
+
+def _check_text(words: str, what: str) -> None:
+    """Refuse halves of letters, which bytes in another encoding than the terminal's become."""
+    try:
+        words.encode()
+    except UnicodeEncodeError as err:
+        raise DataError(
+            f"the {what} {words!r} is not whole Unicode text; write it in the terminal's encoding."
+        ) from err
 
 
 def name_bare_boxes(answer: Answer, phrase: str) -> Answer:

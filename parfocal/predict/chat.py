@@ -52,7 +52,9 @@ class Chat:
         first of its `objects`; those of earlier questions are known from the history.
         """
         predictor, processor = self.predictor, self.predictor.processor
-        new, crops = read_boxes(self.image, boxes), predictor._read_objects(self.image, objects)
+        crops = predictor._read_objects(self.image, objects)
+        given = read_boxes(self.image, boxes)
+        new = given.replace(scores=None, labels=None)  # which other boxes may not have
         if processor.settings.template.independent_turns or not self.answers:
             answer = predictor.ask(self.image, question, boxes, objects=crops, **options)
         else:

@@ -139,13 +139,15 @@ def _sample(picture: DemoPicture, shown: Sequence[Shown]) -> Sample:
 
 
 def _clipped(text: GroundedText) -> GroundedText:
-    """Without the parts of boxes that leave the picture, which a data file may not have."""
-    return GroundedText(
-        tuple(
-            Phrase(span.text, span.boxes.clip()) if isinstance(span, Phrase) else span
-            for span in text.spans
-        )
-    )
+    """Without boxes that are empty and parts that leave the picture: a data file has neither."""
+    spans: list[Span] = []
+    for span in text.spans:
+        if isinstance(span, Phrase) and len(span.boxes):
+            inside = span.boxes.clip()
+            kept = inside[inside.area > 0]
+            span = Phrase(span.text, kept) if len(kept) else Text(span.text)
+        spans.append(span)
+    return GroundedText.of(*spans)
 
 
 def _listed(names: Sequence[str], boxes: Boxes) -> GroundedText:

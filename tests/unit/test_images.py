@@ -90,6 +90,11 @@ def test_exif_orientation_is_applied_once(value, kind, options, tmp_path):
     assert image_digest(load_image(image)) == image_digest(image)
 
 
+def test_a_header_that_no_file_can_have_is_an_image_error():
+    with pytest.raises(ImageError, match="cannot be"):
+        stored_size(300 * "a")
+
+
 @pytest.mark.parametrize("exif", [orientation(0), orientation(9), b"Exif\0\0nonsense"])
 def test_meaningless_orientation_leaves_the_picture_as_it_is(exif):
     data = encoded(picture(), "PNG", exif=exif)

@@ -205,3 +205,13 @@ def test_pictures_are_no_videos(kind):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, kind)
     assert not is_video(buffer.getvalue())
+
+
+def test_bytes_of_a_picture_are_no_transport_stream():
+    buffer = io.BytesIO()
+    picture = Image.new("P", (16, 16))
+    picture.putpalette(256 * b"GGG")
+    picture.putdata(range(256))
+    picture.save(buffer, "GIF")
+    assert buffer.getvalue()[188:189] == b"G", "as every packet of a transport stream begins"
+    assert not is_video(buffer.getvalue())

@@ -76,11 +76,9 @@ class HubRows:
         for index, raw in enumerate(self.forward()):
             text = _with_text(raw.content).get("meta")
             if text is not None and likely(text.encode(errors="replace")):
-                try:
-                    row = _row(raw)
-                except DataError:
-                    continue
-                yield Scanned(index, raw.where, row, partial(self.sample, raw))
+                row = _row(raw)
+                if isinstance(row["meta"], dict):
+                    yield Scanned(index, raw.where, row, partial(self.sample, raw))
 
     def _count(self) -> int:
         if not self.remote:
@@ -120,7 +118,7 @@ class HubRows:
 
 
 def _row(raw: Raw) -> dict[str, Any]:
-    return row_of_columns(_with_text(raw.content), raw.where)
+    return row_of_columns(_with_text(raw.content))
 
 
 def _with_text(columns: Mapping[str, Any]) -> dict[str, Any]:

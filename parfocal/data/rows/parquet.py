@@ -66,7 +66,7 @@ class ParquetRows:
 
     def sample(self, raw: Raw) -> Sample:
         """Check a row and make it a Sample."""
-        return Sample.from_json(row_of_columns(raw.content, raw.where), raw.where)
+        return Sample.from_json(row_of_columns(raw.content), raw.where)
 
     def scan(self, likely: Likely) -> Iterator[Scanned]:
         """Rows whose column `meta` is picked by `likely`."""
@@ -74,12 +74,10 @@ class ParquetRows:
         for index, columns in enumerate(self._columns(wanted, ["images", "meta"])):
             text = columns.get("meta")
             if isinstance(text, str) and likely(text.encode(errors="replace")):
-                where = f"{self.path}:{index + 1}"
-                try:
-                    row = row_of_columns(columns, where)
-                except DataError:
-                    continue
-                yield Scanned(index, where, row, partial(self._read, index))
+                row = row_of_columns(columns)
+                if isinstance(row["meta"], dict):
+                    where = f"{self.path}:{index + 1}"
+                    yield Scanned(index, where, row, partial(self._read, index))
 
     def _read(self, index: int) -> Sample:
         return self.sample(self.at(index))

@@ -18,7 +18,7 @@ from parfocal.boxes import Boxes
 from parfocal.cli import main
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase
-from parfocal.errors import CheckpointError
+from parfocal.errors import CheckpointError, DataError
 from parfocal.eval.scenes import (
     AbsentExpression,
     Count,
@@ -48,8 +48,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "dumb")
 
-    def run_words(*words: str | Path, stdin: str = "") -> Result:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def run_words(*words: str | Path, stdin: str | io.TextIOBase = "") -> Result:
+        lines = io.StringIO(stdin) if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", lines)
         capsys.readouterr()
         code = main([str(word) for word in words])
         captured = capsys.readouterr()
@@ -130,6 +131,8 @@ class TableChat:
 
     def ask(self, question: str) -> Answer:
         self.turns += 1
+        if question == "refused":
+            raise DataError("the table does not take this.")
         text = GroundedText.of(f"{self.turns}: {question}")
         return self.predictor.answer(self.image, question, text)
 

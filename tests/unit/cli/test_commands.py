@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -216,6 +217,19 @@ def test_chat_answers_every_line(run, loaded, scene) -> None:
         validate(json.loads(line), ANSWERED)
     assert [json.loads(line)["text"] for line in lines] == ["1: hello", "2: again"]
     assert loaded == [("mini", "auto")] * 2
+
+
+def test_a_chat_outlives_a_question_that_cannot_be_asked(run, loaded, scene) -> None:
+    done = run("chat", scene, stdin="hello\nrefused\nagain\n")
+    assert (done.code, done.out) == (1, "1: hello\n3: again\n")
+    assert done.err.count("error: the table does not take this") == 1
+
+
+def test_standard_input_in_another_encoding_is_refused(run, loaded, scene) -> None:
+    words = io.TextIOWrapper(io.BytesIO(b"hello\ncaf\xe9\n"), encoding="utf-8")
+    done = run("chat", scene, stdin=words)
+    assert done.code == 1
+    assert "not utf-8 text" in done.err
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_a_good_file_has_no_issues(tmp_path: Path) -> None:
     ("line", "kinds"),
     [
         pytest.param(b"{", ["bad_json"], id="cut line"),
+        pytest.param(b"null", ["wrong_type"], id="JSON that is no row"),
         pytest.param(b'{"id": "\xe9"}', ["bad_utf8"], id="latin-1"),
         pytest.param(row(regoins=[]), ["unknown_field"], id="misspelt key"),
         pytest.param({"id": "1", "images": []}, ["missing_field"], id="no turns"),
@@ -103,6 +104,11 @@ def test_a_good_file_has_no_issues(tmp_path: Path) -> None:
             ["missing_image"],
             id="impossible path",
         ),
+        pytest.param(
+            row(images=[{"path": 300 * "a", "width": 640, "height": 480}]),
+            ["unreadable_image"],
+            id="a name that is too long",
+        ),
     ],
 )
 def test_each_kind_is_found_where_it_is(
@@ -138,7 +144,7 @@ def test_frames_of_videos_are_looked_up(tmp_path: Path) -> None:
         2: "missing_image", 3: "wrong_size", 4: "unreadable_image", 5: "missing_image",
         6: "wrong_value", 7: "unreadable_image", 8: "unreadable_image",
     }  # fmt: skip
-    assert "a.mp4 has 9 frames, there is no frame 9" in report.issues[0].detail
+    assert "'a.mp4' has 9 frames, there is no frame 9" in report.issues[0].detail
 
 
 def test_all_problems_of_a_file_are_listed(tmp_path: Path) -> None:
@@ -198,6 +204,24 @@ def test_parquet_is_checked_by_row(tmp_path: Path) -> None:
     write_parquet(rows, tmp_path / "rows.parquet")
     report = check_file(tmp_path / "rows.parquet", open_images=False)
     assert [(issue.line, issue.kind) for issue in report.issues] == [(3, "duplicate_id")]
+
+
+def test_a_bad_row_of_parquet_does_not_end_the_check(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    rows = [{"id": name, "images": [], "turns": [], "meta": "{"} for name in ("1", "2")]
+    pyarrow.parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    report = check_file(tmp_path / "rows.parquet")
+    assert [(issue.line, issue.kind) for issue in report.issues] == [
+        (1, "wrong_type"), (2, "wrong_type")
+    ]  # fmt: skip
+
+
+def test_names_are_written_so_that_they_can_be_printed(tmp_path: Path) -> None:
+    strange = [{"path": "\ud800\x1b[2J.png", "width": 640, "height": 480}]
+    (issue,) = check(tmp_path, row(images=strange)).issues
+    assert issue.detail.isprintable()
 
 
 def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:

@@ -191,6 +191,12 @@ def test_narrow_pictures_get_paper_wide_enough_to_read():
     assert drawn.width >= 300
 
 
+def test_the_paper_of_long_pictures_is_no_wider_than_they_are():
+    drawn = draw_answer(Image.new("RGB", (400, 8000)), GroundedText.of("some words to read"))
+    assert drawn.width == 400
+    assert drawn.height < 8200
+
+
 def test_regions_are_drawn_in_their_own_colour(picture):
     text = GroundedText.of("It is ", RegionRef(0))
     drawn = draw_answer(picture, text, regions=boxes([100, 150, 400, 450]))

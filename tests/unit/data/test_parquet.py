@@ -77,9 +77,9 @@ def test_without_pyarrow_the_error_names_the_extra(
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_pyarrow)
-    with pytest.raises(ConfigError, match=r"pip install 'parfocal\[train\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'parfocal\[data\]'"):
         write_parquet([], tmp_path / "rows.parquet")
-    with pytest.raises(ConfigError, match=r"pip install 'parfocal\[train\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'parfocal\[data\]'"):
         list(read_parquet(tmp_path / "rows.parquet"))
 
 

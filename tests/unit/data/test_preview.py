@@ -109,6 +109,7 @@ def test_swapped_corners_are_drawn_as_the_rectangle_between_them(folder):
         pytest.param({"id": "x", "images": [], "turn": []}, "did you mean", id="misspelt"),
         pytest.param(row(rows=[[1, 2, 3]]), "must have 4", id="three numbers"),
         pytest.param("[1, 2]", "must be object", id="not an object"),
+        pytest.param("null", "must be object", id="nothing"),
     ],
 )
 def test_rows_that_cannot_be_read_are_listed(folder, bad, said):

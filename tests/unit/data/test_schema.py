@@ -121,6 +121,19 @@ def test_every_misfit_is_reported_with_its_place() -> None:
         pytest.param({"regions": [[1, 2, 3, 49]]}, "outside_image", "regions[0]", id="below"),
         pytest.param({"regions": [[-1, 2, 3, 4]]}, "outside_image", "regions[0]", id="left"),
         pytest.param({"region_labels": []}, "wrong_value", "region_labels", id="labels missing"),
+        pytest.param(
+            {
+                "images": [
+                    {"path": "a.png", "width": 64, "height": 48},
+                    {"path": None, "width": 60_000, "height": 60_000, "parent": 0}
+                    | {"crop": [1, 1, 9, 9]},
+                ],
+                "turns": [],
+            },
+            "too_large",
+            "images[1]",
+            id="a crop that no memory holds",
+        ),
     ],
 )
 def test_rules_between_fields(change: dict[str, Any], kind: str, at: str) -> None:

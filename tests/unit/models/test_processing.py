@@ -13,10 +13,11 @@ from parfocal.boxes import Boxes, Frame
 from parfocal.data.sample import ImageRef, Sample, Turn
 from parfocal.dialects import get_dialect
 from parfocal.dialects.grounded import GroundedText, Nothing, Phrase, RegionRef
-from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError
+from parfocal.errors import CheckpointError, ConfigError, DataError, DialectError, ImageError
 from parfocal.images import image_frame
 from parfocal.models.building import token_ids_of
 from parfocal.models.config_vision import TowerConfig, VisionConfig
+from parfocal.models.frames import prepare_frame, prepare_picture
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
 from parfocal.models.text_batch import IGNORED
@@ -108,6 +109,15 @@ def test_channels_are_normalised_each_on_its_own():
     processor = ParfocalProcessor(make_processor().tokenizer, ProcessorSettings(vision=vision))
     (tensor,), _ = processor.picture(Image.new("RGB", (8, 8), (51, 102, 153)))  # 0.2, 0.4, 0.6
     assert tensor[:, 3, 3].tolist() == pytest.approx([0.2, 0.4, 0.8], abs=1e-6)
+
+
+@pytest.mark.parametrize("video", ["none", "crop", "pad"])
+def test_a_picture_that_grows_beyond_measure_on_its_way_is_refused(video):
+    tower = TowerConfig(image_size=96, image_mean=(0.0,) * 3, image_std=(1.0,) * 3)
+    vision = VisionConfig(towers=(tower,), resize="pad", video=video)
+    prepare = prepare_picture if video == "none" else prepare_frame
+    with pytest.raises(ImageError, match=r"100000x1, so long that this model would need \d+"):
+        prepare(Image.new("RGB", (100_000, 1)), vision)
 
 
 def test_pictures_of_any_shape_stack(processor):

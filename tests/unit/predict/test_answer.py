@@ -170,6 +170,15 @@ def test_the_users_regions_are_drawn():
     assert answer.to_json()["question"] == "What is [region 0]?"
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("[grounding]Where?", "Where?"), ("[note] Where?", "[note] Where?")],
+    ids=["a dialect's mark", "words of the user"],
+)
+def test_the_question_is_told_as_it_was_asked(asked, said):
+    assert make_answer(question=asked).to_json()["question"] == said
+
+
 def test_show_opens_the_drawing(monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((self, title)))

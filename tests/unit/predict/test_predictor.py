@@ -562,6 +562,14 @@ def test_the_history_of_a_chat_means_the_same_boxes_as_when_it_was_said(
     assert found == pytest.approx(np.array(meant, float), abs=0.01)
 
 
+def test_boxes_of_an_answer_may_be_asked_about_before_bare_ones(tiny_predictor, picture):
+    chat = tiny_predictor.chat(picture)
+    scored = Boxes([BOX], image_frame(picture), scores=[0.5], labels=["apple"])
+    chat.ask("What is [region 0]?", scored, **SHORT)
+    chat.ask("And [region 0]?", [OTHER], **SHORT)
+    assert [len(regions) for regions in chat.regions] == [1, 1]
+
+
 def test_a_chat_goes_on_after_an_answer_that_is_not_well_formed(
     tiny_predictor, picture, prompts, say
 ):

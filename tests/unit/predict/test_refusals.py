@@ -40,6 +40,12 @@ def picture(pictures) -> Image.Image:
     return pictures[0]  # 96 x 96
 
 
+@pytest.mark.parametrize("door", ["ask", "locate"])
+def test_halves_of_letters_are_refused(models, picture, door):
+    with pytest.raises(DataError, match="is not whole Unicode text"):
+        getattr(models["numbers"], door)(picture, "caf\udce9")
+
+
 DOORS: dict[str, Callable] = {
     "ask": lambda model, image: model.ask(image, "What is it?", [BOX], **SHORT),
     "a batch": lambda model, image: model.ask_batch(
