@@ -114,7 +114,7 @@ def keep_in_process(toy_bank: SpriteBank) -> Callable[[pytest.MonkeyPatch], list
             launched.append(out)
             run.work(out)
 
-        patch.setattr(run, "_launch", launch)
+        patch.setattr(run, "launch", launch)
         patch.setattr(scenes, "load_sprites", lambda: toy_bank)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):

@@ -152,9 +152,9 @@ def _runtime(
     from parfocal.train.runtime import Runtime
 
     given = {
-        "data": str(data) if data else None,
+        "data": str(data.resolve()) if data else None,  # a run may go on from another folder
         "micro_batch": micro_batch,
-        "features": str(features) if features else None,
+        "features": str(features.resolve()) if features else None,
         "trackers": tuple(item for item in track if item != "none") if track else None,
     }
     start = Runtime(trackers=_trackers()) if before is None else Runtime.of(before)
@@ -219,13 +219,15 @@ def _show_plan(
     from parfocal.errors import ConfigError
     from parfocal.eval.benchmarks import BENCHMARKS
     from parfocal.train.plan import plan
-    from parfocal.train.run import default_processes, done_stages
+    from parfocal.train.processes import default_processes
+    from parfocal.train.run import done_stages
 
     done = () if before is None else done_stages(recipe, before)
+    refused = ()
     try:
-        config, processor = recipes.parts_of_run(recipe, recipes.find_entry(name), before)
-    except ConfigError:  # the tokenizer is not here; the plan says so
-        config, processor = recipes.config_of(recipe), None
+        config, processor = recipes.parts_of_run(recipe, name, before)
+    except ConfigError as err:  # the tokenizer is not here, or cannot be built
+        config, processor, refused = recipes.config_of(recipe), None, (str(err),)
     found = plan(
         recipe,
         config,
@@ -235,6 +237,7 @@ def _show_plan(
         benchmarks=BENCHMARKS,
         tflops=tflops,
         done=done,
+        problems=refused,
     )
     show_plan(found, as_json)
     if found.problems:

@@ -23,7 +23,7 @@ from parfocal.predict.loading import load
 from parfocal.recipes import groma, mg_llava, mini, tiny_grounding_gpt
 from parfocal.train.overrides import override
 from parfocal.train.recipe import Recipe
-from parfocal.train.run import SAVED, finished, start_run
+from parfocal.train.run import SAVED, finished, overrides_of, start_run
 from parfocal.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -119,23 +119,28 @@ def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> R
     Args:
         name: as `find_entry` takes it.
         overrides: `path=value` assignments to the recipe of that name.
-        before: folder of the run to go on with, which alone says how if there are no overrides;
-            None to start one.
+        before: folder of the run to go on with, which says how if there are no overrides; None to
+            start one. Of a Python file, the recipe is what the file now says, with the overrides
+            that the run began with; one that is no longer there is not needed.
 
     Raises:
         ConfigError: for an unknown name or override, or if there is no run in `before`, or one of
             another recipe.
     """
-    recipe = get_recipe(name, overrides)
     if before is None:
-        return recipe
+        return get_recipe(name, overrides)
     if not (before / SAVED).exists():
         raise ConfigError(
             f"{before} holds no run to go on with. Check --out, or leave --resume out to start one."
         )
+    saved = Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
+    is_file = name.endswith(".py")
+    if is_file and not overrides:
+        began = overrides_of(before)
+        return get_recipe(name, began) if Path(name).is_file() and began is not None else saved
+    recipe = get_recipe(name, overrides)
     if overrides:
         return recipe
-    saved = Recipe.from_json((before / SAVED).read_text(encoding="utf-8"))
     if saved.name != recipe.name:
         raise ConfigError(
             f"{before} holds a run of the recipe {saved.name!r}, not of {recipe.name!r}. Go on "
@@ -145,13 +150,13 @@ def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> R
 
 
 def parts_of_run(
-    recipe: Recipe, entry: RecipeEntry, before: Path | None
+    recipe: Recipe, name: str, before: Path | None
 ) -> tuple[ParfocalConfig, ParfocalProcessor]:
     """Return the config and the processor of the model that `run_recipe` trains.
 
     Args:
         recipe: from `recipe_of_run`.
-        entry: it is of.
+        name: of the recipe, as `find_entry` takes it.
         before: folder of the run to go on with, which holds its own, as what its words came from
             may be gone; None to start one.
 
@@ -159,7 +164,7 @@ def parts_of_run(
         ConfigError: as `parts_of` does.
     """
     if before is None:
-        return parts_of(recipe, entry)
+        return parts_of(recipe, find_entry(name))
     start = before / "start"
     return ParfocalConfig.from_pretrained(start), ParfocalProcessor.from_pretrained(start)
 
@@ -194,11 +199,12 @@ def run_recipe(
         ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
     """
     recipe = recipe_of_run(name, overrides, out if resume else None)
-    config, processor = parts_of_run(recipe, find_entry(name), out if resume else None)
+    config, processor = parts_of_run(recipe, name, out if resume else None)
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(
-        recipe, config, processor, out, processes, resume, runtime, settings, begin=begin
-    )
+        recipe, config, processor, out, processes, resume, runtime, settings,
+        begin=begin, overrides=overrides,
+    )  # fmt: skip
     if not begin:
         return out
     for benchmark in recipe.benchmarks if finished(recipe, out) else ():

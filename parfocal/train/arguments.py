@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
         max_steps=stage.steps,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulated,
-        max_grad_norm=stage.optim.max_grad_norm,
+        max_grad_norm=stage.optim.max_grad_norm or math.inf,  # so that norms are always looked at
         bf16=recipe.bf16,
         seed=recipe.seed,
         data_seed=recipe.seed,

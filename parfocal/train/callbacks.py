@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from transformers import TrainerCallback
 
+from parfocal.data.outputs import atomic_file
 from parfocal.errors import ConfigError
 from parfocal.train.recipe import Stage
 
@@ -79,6 +80,15 @@ class JsonLog(TrainerCallback):
         """Append one JSON object."""
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Leave the lines up to a step: a run that goes on from there writes the later ones."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with atomic_file(self.path) as file:
+            file.write("".join(kept).encode())
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

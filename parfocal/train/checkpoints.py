@@ -49,14 +49,14 @@ def publish(part: Path, out: Path) -> list[Path]:
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
         (folder / LIST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
         for path in (*files, folder / LIST, folder):
-            _sync(path)
+            sync(path)
         target = out / folder.name
         if target.exists():  # cut off by an earlier crash: a whole one would have been resumed
             shutil.rmtree(target)
         os.replace(folder, target)
         published.append(target)
     shutil.rmtree(part, ignore_errors=True)
-    _sync(out)
+    sync(out)
     return published
 
 
@@ -114,7 +114,7 @@ def step_of(folder: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Put a file, or a folder's list of names, on disk."""
     if path.is_dir() and os.name != "posix":
         return  # only POSIX opens folders

@@ -23,23 +23,28 @@ from parfocal.data.mixing import OpenMixture, task_views
 from parfocal.data.mixture import LOCAL_BUILDERS, MixtureSource
 from parfocal.data.mixture_sources import OpenSource
 from parfocal.data.sample import Sample
+from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.sprites import art_path
 from parfocal.errors import CheckpointError, ConfigError, ParfocalError
 from parfocal.models.checkpoints.sources import local_folder
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
 from parfocal.train.arguments import divide
 from parfocal.train.context import StageContext
-from parfocal.train.costs import Row, slot_tokens
+from parfocal.train.costs import Row, meta_model, slot_tokens
 from parfocal.train.data import AnswerCollator, conversations
+from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
+from parfocal.train.optimizers import check_names
 from parfocal.train.parameters import freeze
 from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
+from parfocal.train.rows import check_rows
 from parfocal.train.runtime import Runtime
-from parfocal.train.stages import open_stage, scenes_of
+from parfocal.train.stages import check_aligned, open_stage, scenes_of, scored_rows
 from parfocal.train.weights import WHOLE, belongs
 
 ROWS = 3  # of each source, whose pictures are opened
@@ -138,19 +143,43 @@ def divided(stage: Stage, world: int, runtime: Runtime, found: Findings) -> tupl
     return parts
 
 
+def check_stages(recipe: Recipe, config: ParfocalConfig, processes: int, runtime: Runtime) -> None:
+    """Refuse what would stop a stage when it begins, which may be hours after the first one does.
+
+    Args:
+        recipe: whose stages are looked at, those that the run is to train now.
+        config: of its model.
+        processes: that share every step.
+        runtime: says which stages, and how a step is divided.
+
+    Raises:
+        ConfigError: naming all that is wrong.
+    """
+    found = Findings()
+    for stage in recipe.stages:
+        if not runtime.stages or stage.name in runtime.stages:
+            prepare(meta_model(config), stage, found)
+            divided(stage, processes, runtime, found)
+    if found.problems:
+        raise ConfigError(" ".join(found.problems))
+
+
 def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findings) -> None:
     """Add the stage's adapters to a model on the meta device, and freeze what it freezes.
 
     Prefixes that name no parameter are passed over. Nothing is quantised: shapes stay as they are.
     """
-    lora = stage.lora
+    lora, where = stage.lora, f"stage {stage.name!r}: "
     if lora is not None and lora.quantized:
-        found.attempt(check_installed, f"stage {stage.name!r}: ")
-        found.attempt(lambda: check_layers(model.text), f"stage {stage.name!r}: ")
-    if lora is not None:
-        with torch.device("meta"):
-            found.attempt(lambda: add_adapters(model.text, lora), f"stage {stage.name!r}: ")
-    objective = LanguageObjective(model)
+        found.attempt(check_installed, where)
+        found.attempt(lambda: check_layers(model.text), where)
+    with torch.device("meta"):
+        if lora is not None:
+            found.attempt(lambda: add_adapters(model.text, lora), where)
+        objective = _objective(model, stage)
+    found.attempt(partial(check_rows, model, stage.first_row), where)
+    if stage.mixture is None and stage.objective == "language":
+        found.attempt(partial(check_aligned, model.config, stage.alignment_weight), where)
     try:
         freeze(objective, stage)
     except ConfigError:
@@ -162,6 +191,16 @@ def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findin
             if len(found.problems) == before:
                 known.append(prefix)
         freeze(objective, dataclasses.replace(stage, trainable=tuple(known)))
+        return  # what the optimiser names may be what they meant
+    found.attempt(partial(check_names, objective, stage))
+
+
+def _objective(model: ParfocalForConditionalGeneration, stage: Stage) -> nn.Module:
+    """The objective that a stage trains, as far as the names of its parameters go."""
+    if stage.objective == "detection":
+        return DetectionObjective(model, 0 if stage.mixture is not None else len(KINDS))
+    aligned = stage.mixture is None and stage.alignment_weight
+    return LanguageObjective(model, [[0]], [[[0]]]) if aligned else LanguageObjective(model)
 
 
 def open_data(
@@ -186,6 +225,7 @@ def open_data(
         else:
             for source in opened.sources:
                 _check_rows(source, found)
+            _check_scores(StageContext(recipe, stage, runtime), found)
             return opened
     before = len(found.problems)
     local = [source for source in mixture.sources if source not in remote]
@@ -198,6 +238,14 @@ def open_data(
         if source is not None:
             _check_rows(source, found)
     return None
+
+
+def _check_scores(context: StageContext, found: Findings) -> None:
+    """Open what a stage is scored on."""
+    stage = context.stage
+    if stage.eval_samples and stage.eval_mixture is not None:
+        where = f"stage {stage.name!r}: eval_mixture: "
+        found.attempt(partial(scored_rows, context), where)
 
 
 def _is_remote(source: MixtureSource) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ from parfocal.models.pictures import open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Candidates
 from parfocal.models.vision import VisionFeatures
+from parfocal.train.checkpoints import sync
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,17 @@ class FeatureCache:
         """
         self._places.clear()
         for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
-            with safe_open(path, "pt") as shard:
-                for name in shard.keys():  # noqa: SIM118, it is no mapping
-                    key, _, field = name.partition("/")
-                    known = self._places.setdefault(key, (path, []))
-                    if known[0] == path and field not in known[1]:
-                        known[1].append(field)
+            try:
+                with safe_open(path, "pt") as shard:
+                    names = list(shard.keys())
+            except SafetensorError as err:
+                logger.warning("%s is damaged (%s); its entries are computed anew.", path, err)
+                continue
+            for name in names:
+                key, _, field = name.partition("/")
+                known = self._places.setdefault(key, (path, []))
+                if known[0] == path and field not in known[1]:
+                    known[1].append(field)
 
     def write(self, entries: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write a shard, under a name that no other process writes."""
@@ -99,6 +105,7 @@ class FeatureCache:
             for field, value in entry.items()
         }
         save_file(tensors, str(part))
+        sync(part)
         os.replace(part, path)
         for key, entry in entries.items():
             self._places[key] = (path, list(entry))
@@ -202,7 +209,7 @@ def fill(
             without a picture are passed over.
         batch_size: pictures at a time.
     """
-    was_training, device = model.training, model.device
+    was_training, device = model.training, next(model.vision.parameters()).device
     model.eval()
     entries: dict[str, dict[str, Tensor]] = {}
     size, written = 0, 0

@@ -143,6 +143,25 @@ def build_optimizer(model: nn.Module, stage: Stage) -> Optimizer:
     """Return the stage's optimiser: a group of parameters for each learning rate and weight decay.
 
     Raises:
+        ConfigError: as `check_names` does.
+    """
+    check_names(model, stage)
+    optim = stage.optim
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    matrices = [item for item in named if by_muon(*item, optim)]
+    others = [item for item in named if not by_muon(*item, optim)]
+    members: list[Optimizer] = []
+    if others:
+        members.append(AdamW(_grouped(others, optim), lr=optim.lr, betas=optim.betas))
+    if matrices:
+        members.append(KernelMuon(_grouped(matrices, optim), lr=optim.lr))
+    return members[0] if len(members) == 1 else Optimizers(members)
+
+
+def check_names(model: nn.Module, stage: Stage) -> None:
+    """Refuse names of the stage's optimiser that mean nothing.
+
+    Raises:
         ConfigError: if `lr_factors` or `muon` name something that no parameter that trains is part
             of, or `muon` parts without matrices and kernels.
     """
@@ -155,19 +174,11 @@ def build_optimizer(model: nn.Module, stage: Stage) -> Optimizer:
                     f"stage {stage.name!r}: {key} name {part!r}, which is part of no parameter "
                     "that trains."
                 )
-    matrices = [item for item in named if by_muon(*item, optim)]
-    others = [item for item in named if not by_muon(*item, optim)]
-    if optim.muon and not matrices:
+    if optim.muon and not any(by_muon(*item, optim) for item in named):
         raise ConfigError(
             f"stage {stage.name!r}: muon names {list(optim.muon)}, which hold no matrix and no "
             "kernel that trains."
         )
-    members: list[Optimizer] = []
-    if others:
-        members.append(AdamW(_grouped(others, optim), lr=optim.lr, betas=optim.betas))
-    if matrices:
-        members.append(KernelMuon(_grouped(matrices, optim), lr=optim.lr))
-    return members[0] if len(members) == 1 else Optimizers(members)
 
 
 def by_muon(name: str, value: Tensor, optim: Optim) -> bool:

@@ -96,13 +96,14 @@ def _typed(owner: Any, name: str, value: str, whole: str) -> Any:
     if hint is str or get_origin(hint) is Literal:
         return value
     parsed = _read(value)
-    if dataclasses.is_dataclass(hint) or (get_origin(hint) is tuple and isinstance(parsed, list)):
+    listed = get_origin(hint) is tuple and isinstance(parsed, list)
+    named = get_origin(hint) is collections.abc.Mapping
+    if dataclasses.is_dataclass(hint) or listed or named:
         try:
             return build(hint, parsed)
         except ConfigError as err:
             raise ConfigError(f"override {whole!r}: {err}") from err
-    kind = get_origin(hint) or hint
-    return _of_type(dict if kind is collections.abc.Mapping else kind, parsed, value, whole)
+    return _of_type(get_origin(hint) or hint, parsed, value, whole)
 
 
 def _read(value: str) -> Any:

@@ -56,8 +56,12 @@ def under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix + ".")
 
 
-def check_divisible(objective: nn.Module, stage: Stage) -> None:
+def check_divisible(stage: Stage, objective: nn.Module | None = None) -> None:
     """Refuse what FSDP and DeepSpeed cannot do, before they fail half-way or do something else.
+
+    Args:
+        stage: that is to train so.
+        objective: of the stage; None before it is built.
 
     Raises:
         ConfigError: if the stage is scored while it trains, holds rows of tables, quantises or
@@ -73,7 +77,7 @@ def check_divisible(objective: nn.Module, stage: Stage) -> None:
         "matrices are trained by Muon (optim.muon), which needs whole ones":
             bool(stage.optim.muon),
         "parameters such as single numbers cannot be divided":
-            any(value.ndim == 0 for value in objective.parameters()),
+            objective is not None and any(value.ndim == 0 for value in objective.parameters()),
     }  # fmt: skip
     found = [reason for reason, holds in reasons.items() if holds]
     if found:

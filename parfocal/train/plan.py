@@ -6,7 +6,7 @@ memory, `parfocal.train.checks` what is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,6 +143,7 @@ def plan(
     benchmarks: Collection[str],
     tflops: float = TFLOPS,
     done: Collection[str] = (),
+    problems: Sequence[str] = (),
 ) -> Plan:
     """Say what a recipe will do, and all that would stop it.
 
@@ -156,12 +157,14 @@ def plan(
         tflops: what a process is assumed to reach, in TFLOP/s.
         done: names of stages that are left out, as a run that goes on has them; the weights that it
             began with are then not asked for.
+        problems: sentences about what is already known to stop it, such as why there is no
+            processor.
 
     Example:
         config, processor = parts_of(recipe)
         plan(recipe, config, processor, Runtime(), benchmarks=BENCHMARKS).stages[0].steps
     """
-    found, model = Findings(), meta_model(config).requires_grad_(False)
+    found, model = Findings(list(problems)), meta_model(config).requires_grad_(False)
     found.attempt(lambda: check_settings(recipe, runtime))
     if not done:
         check_weights(model, recipe.weights, found)

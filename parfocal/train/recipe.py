@@ -51,7 +51,7 @@ class Optim:
         warmup_ratio: the same as a share of the stage's steps, rounded up, where `warmup_steps`
             is 0.
         final_lr_ratio: last learning rate, as a fraction of the peak.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         lr_factors: parts of parameter names, whole words between dots -> what the learning rate is
             multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
             all parts that fit are multiplied.
@@ -342,6 +342,9 @@ class Recipe:
         _require(
             bool(names) and len(set(names)) == len(names),
             f"recipe {self.name!r} needs stages of different names, has {names}.",
+        )
+        _require(
+            0 <= self.seed < 2**32, f"seed is {self.seed}, must be 0 or more and less than 2**32."
         )
         self._check_scenes()
         choices = list(get_args(LossMean))

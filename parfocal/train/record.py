@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def run_record(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return versions, platform, the state of the code and what data was read.
+def run_record(data: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return versions, platform, the state of the code, what was set and what data was read.
 
     Args:
         data: fingerprint of the data, by stage.
+        overrides: `path=value` assignments to the recipe of its name.
     """
     return {
         "schema": "parfocal.run/1",
@@ -31,6 +32,7 @@ def run_record(data: Mapping[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "code": _git_state(Path(__file__).parents[2]),
+        "overrides": list(overrides),
         "data": dict(data),
     }
 

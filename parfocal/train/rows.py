@@ -19,7 +19,7 @@ def held_rows(model: nn.Module, first: int) -> Iterator[None]:
         first: row that learns first; 0 holds none.
 
     Raises:
-        ConfigError: if no row is left that could learn.
+        ConfigError: as `check_rows` does.
 
     Source: Groma (arXiv:2404.13013), official code at d3a95b6, where the rows of new tokens are
         tables of their own.
@@ -31,16 +31,27 @@ def held_rows(model: nn.Module, first: int) -> Iterator[None]:
         held[:first] = 0
         return held
 
-    tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
-    rows = min(map(len, tables))
-    if first >= rows:
-        raise ConfigError(
-            f"first_row is {first}, but there are {rows} tokens: no row of them would learn. "
-            "Set it to the number of tokens that the language model had before new ones were added."
-        )
-    handles = [table.register_hook(hold) for table in tables if first and table.requires_grad]
+    check_rows(model, first)
+    handles = [
+        table.register_hook(hold) for table in _tables(model) if first and table.requires_grad
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_rows(model: nn.Module, first: int) -> None:
+    """Raise ConfigError if no row from `first` on is left that could learn."""
+    rows = min(map(len, _tables(model)))
+    if first >= rows:
+        raise ConfigError(
+            f"first_row is {first}, but there are {rows} tokens: no row of them would learn. "
+            "Set it to the number of tokens that the language model had before new ones were added."
+        )
+
+
+def _tables(model: nn.Module) -> set[nn.Parameter]:
+    """The token table and the head, which may be one."""
+    return {model.get_input_embeddings().weight, model.get_output_embeddings().weight}

@@ -13,12 +13,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -32,23 +29,22 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.adapters import merged
-from parfocal.train.checks import check_settings
+from parfocal.train.checkpoints import sync
+from parfocal.train.checks import check_settings, check_stages
 from parfocal.train.context import StageContext
-from parfocal.train.quantize import check_installed, linear_layers
+from parfocal.train.parameters import check_divisible
+from parfocal.train.processes import command_of, default_processes, launch, sole_run
+from parfocal.train.quantize import linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
-from parfocal.train.runtime import Runtime, device, process_rank
+from parfocal.train.runtime import Runtime, divides_weights, process_rank
 from parfocal.train.stages import data_fingerprint, score_stage, train_stage
 from parfocal.train.turn_attention import attention_for
 from parfocal.train.weights import load_parts
 
 logger = logging.getLogger(__name__)
 
-SAVED = "recipe.json"
-
-KEEP_MEMORY = {"MMAP_THRESHOLD_": 2**30, "TRIM_THRESHOLD_": 2**30, "TOP_PAD_": 2**26}
-"""How glibc is told, in bytes, to use memory again that a process gave back: a step on a CPU asks
-for the same large tensors every time, and fresh pages are slow."""
+SAVED, RECORD = "recipe.json", "run.json"
 
 
 def start_run(
@@ -61,6 +57,7 @@ def start_run(
     runtime: Runtime | None = None,
     accelerate: Path | None = None,
     begin: bool = True,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """Train a recipe into `out`; returns the folder of the finished model.
 
@@ -77,42 +74,46 @@ def start_run(
             model.
         begin: False only prepares the folder, so that `accelerate launch -m parfocal.train.worker
             OUT` can start it on many machines.
+        overrides: that made `recipe` of the one of its name; they are recorded.
 
     Raises:
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
-            stage that the recipe does not have or a tracker that is not installed, or a stage needs
-            bitsandbytes, which is missing, or `out` cannot be made or holds other things that the
-            run would write over.
+            stage that the recipe does not have or a tracker that is not installed, or a stage
+            cannot train as it says (`check_stages`), or `out` cannot be made, holds other things
+            that the run would write over, or another process trains in it.
     """
-    runtime = runtime or Runtime.of(out)
+    runtime, count = runtime or Runtime.of(out), processes or default_processes()
     check_settings(recipe, runtime)
-    if begin and any(stage.lora and stage.lora.quantized for stage in recipe.stages):
-        check_installed()  # before hours of other stages
-    if (out / SAVED).exists():
+    if begin:
+        check_stages(recipe, config, count, runtime)
+    goes_on = (out / SAVED).exists()
+    if goes_on:
         _check_same(recipe, out, resume)
-        _record(recipe, runtime, out)
     else:
         _check_free(recipe, out)
         make_folder(out)
-        config.save_pretrained(out / "start")
-        processor.save_pretrained(out / "start")
-        _record(recipe, runtime, out)
+    with sole_run(out):
+        if not goes_on:
+            (out / RECORD).unlink(missing_ok=True)  # of a run that did not come to begin
+            config.save_pretrained(out / "start")
+            processor.save_pretrained(out / "start")
+        _record(recipe, runtime, out, overrides)
+        runtime.save(out)
         (out / SAVED).write_text(recipe.to_json() + "\n", encoding="utf-8")
-    runtime.save(out)
     if begin:
-        count = processes or default_processes()
-        _launch(out, count, command_of(out, count, accelerate, recipe.bf16))
+        launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
 
 
-def _record(recipe: Recipe, runtime: Runtime, out: Path) -> None:
+def _record(recipe: Recipe, runtime: Runtime, out: Path, overrides: Sequence[str]) -> None:
     """Write down what the run is made with: versions once, the data of stages before they train.
 
     The data of stages that are not to be trained now need not be here.
     """
-    path, now = out / "run.json", runtime.stages
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else run_record({})
+    path, now = out / RECORD, runtime.stages
+    known = path.exists()
+    record = json.loads(path.read_text(encoding="utf-8")) if known else run_record({}, overrides)
     for stage in recipe.stages:
         if stage.name not in record["data"] and (not now or stage.name in now):
             record["data"][stage.name] = data_fingerprint(StageContext(recipe, stage, runtime))
@@ -123,6 +124,8 @@ def _check_free(recipe: Recipe, out: Path) -> None:
     """Refuse a folder that is no run's and holds what the run would write over."""
     names = ("model", "eval", *(stage.name for stage in recipe.stages))
     taken = [name for name in names if (out / name).exists()]
+    begun = (out / "start" / "parfocal_processor.json").exists()  # a run of ours, cut off
+    taken += ["start"] if (out / "start").exists() and not begun else []
     if taken:
         raise ConfigError(
             f"{out} is no folder of a run, and the run would write over what is in it: "
@@ -144,61 +147,11 @@ def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
         )
 
 
-def default_processes() -> int:
-    """One process a GPU, or one a core, at most two, on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return min(2, os.cpu_count() or 1)
-
-
-def _launch(out: Path, processes: int, command: list[str]) -> None:
-    environment = dict(os.environ)
-    if processes > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    if not torch.cuda.is_available() and _keeps_memory(*platform.libc_ver()):
-        for name, size in KEEP_MEMORY.items():
-            environment.setdefault(f"MALLOC_{name}", str(size))
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if code:
-        raise ConfigError(
-            f"training in {out} stopped with exit code {code}; the log above says why. "
-            "--resume goes on."
-        )
-
-
-def _keeps_memory(libc: str, version: str) -> bool:
-    """Whether `KEEP_MEMORY` does what it is for.
-
-    Older ones refuse so high a threshold of their own and no longer raise it with the other two
-    set, so that every tensor would be of fresh pages.
-    """
-    return libc == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 36)
-
-
-def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -> list[str]:
-    """The command that starts all processes of the run in `out`.
-
-    Args:
-        out: the run's folder.
-        processes: how many.
-        accelerate: configuration file of Accelerate, or None.
-        bf16: what the recipe says; it overrules the configuration.
-
-    Raises:
-        ConfigError: if the configuration needs DeepSpeed, which is missing.
-    """
-    python, worker = [sys.executable, "-m"], ["parfocal.train.worker", str(out)]
-    if accelerate is not None:
-        asked = accelerate.read_text(encoding="utf-8")
-        if "distributed_type: DEEPSPEED" in asked and find_spec("deepspeed") is None:
-            raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
-        options = ["--config_file", str(accelerate), "--num_processes", str(processes)]
-        options += ["--mixed_precision", "bf16" if bf16 else "no"]
-        return [*python, "accelerate.commands.launch", *options, "-m", *worker]
-    if processes > 1:
-        spread = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        return [*python, *spread, *worker]
-    return [*python, *worker]
+def overrides_of(out: Path) -> tuple[str, ...] | None:
+    """The overrides that the run in `out` began with; None where it did not record them."""
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    given = record.get("overrides")
+    return None if given is None else tuple(given)
 
 
 def finished(recipe: Recipe, out: Path) -> bool:
@@ -228,9 +181,20 @@ def work(out: Path) -> None:
 
     Each stage begins with the file that the one before it left, so a run that goes on and one that
     never stopped do the same.
+
+    Raises:
+        ConfigError: if another process trains in `out`, or processes are to hold parts of the
+            weights, which a stage does not allow.
     """
-    recipe = Recipe.from_json((out / SAVED).read_text(encoding="utf-8"))
-    runtime = Runtime.of(out)
+    with sole_run(out) if process_rank() == 0 else nullcontext():
+        recipe = Recipe.from_json((out / SAVED).read_text(encoding="utf-8"))
+        for stage in recipe.stages if divides_weights() else ():
+            check_divisible(stage)  # before hours of other stages
+        _work(out, recipe, Runtime.of(out))
+
+
+def _work(out: Path, recipe: Recipe, runtime: Runtime) -> None:
+    """Train the stages that are not done, and write the finished model."""
     processor = ParfocalProcessor.from_pretrained(out / "start")
     before: Path | None = None
     for place, stage in enumerate(recipe.stages):
@@ -250,8 +214,8 @@ def work(out: Path) -> None:
             if process_rank() == 0:
                 trained = _model(out, recipe, before)
                 _take(trained, weights, stage)
-                _save_whole(trained, done)
-                score_stage(trained.to(device()), processor, context, done.parent)
+                score_stage(trained, processor, context, done.parent)
+                _save_whole(trained, done)  # last: from here on the stage is done
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
         before = done
@@ -321,6 +285,8 @@ def _publish(
         shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(part)
     processor.save_pretrained(part)
+    for path in (*part.iterdir(), part):
+        sync(path)
     os.replace(part, folder)
 
 
@@ -328,4 +294,5 @@ def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:
     """Write the weights so that the file is complete whenever it exists."""
     part = path.with_suffix(".part")
     save_model(model, str(part))
+    sync(part)
     os.replace(part, path)

@@ -59,6 +59,12 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def divides_weights() -> bool:
+    """Whether processes hold parts of the weights, as Accelerate's FSDP and DeepSpeed have it."""
+    kinds = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(kind) == "true" for kind in kinds)
+
+
 def device() -> torch.device:
     """Where this process computes: its GPU, or the CPU."""
     if torch.cuda.is_available():

@@ -29,6 +29,7 @@ from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.turns import words_for
 from parfocal.errors import ConfigError
 from parfocal.images import image_digest
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.arguments import divide, num_workers
@@ -52,7 +53,7 @@ from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import device, process_rank, world_size
 from parfocal.train.trainer import run_stage
-from parfocal.train.validate import Samples, pointing_accuracy, proposal_recall
+from parfocal.train.validate import Samples, check_scorable, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +141,8 @@ def train_stage(
         objective, dataset = _on_mixture(model, processor, context, opened)
         collator = None
     stage, callbacks = context.stage, []
-    rows = validation_rows(context, processor) if stage.eval_every else None
-    if rows is not None:
+    rows = validation_rows(context, processor)  # now: what is wrong with them is not for the end
+    if rows is not None and stage.eval_every:
         callbacks.append(Validation(stage, partial(validate, model, processor, stage, rows), out))
     return run_stage(objective, context, dataset, collator, out, callbacks)
 
@@ -158,7 +159,7 @@ def score_stage(
         return
     if stage.mixture is not None:
         stage = counted(stage, open_stage(context))
-    scores = validate(model, processor, stage, rows)
+    scores = validate(model.to(device()), processor, stage, rows)
     logger.info("stage %s: %s", stage.name, scores)
     JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
 
@@ -173,11 +174,21 @@ def validation_rows(context: StageContext, processor: ParfocalProcessor) -> Samp
         if stage.objective == "detection":
             return reader
         return conversations(reader, processor, recipe.seed)
-    if stage.eval_mixture is None:
-        return None
+    return None if stage.eval_mixture is None else scored_rows(context)
+
+
+def scored_rows(context: StageContext) -> list[Sample]:
+    """Read what a stage's `eval_mixture` holds, as many rows as are scored.
+
+    Raises:
+        ConfigError, DataError: if its files cannot be read, or ask for nothing that is scored.
+    """
+    stage = context.stage
     mixture = stage.eval_mixture.under(context.runtime.data)
     opened = open_mixture(mixture, task_views(mixture))
-    return list(itertools.islice(opened.iterate(), stage.eval_samples))
+    rows = list(itertools.islice(opened.iterate(), stage.eval_samples))
+    check_scorable(rows, stage.objective)
+    return rows
 
 
 def validate(
@@ -260,7 +271,9 @@ def _remembered(
     `ahead` more Samples are looked at, which the last batches may hold.
     """
     stage, rank, world = context.stage, process_rank(), world_size()
-    model.to(device())
+    for part in (model.vision, model.proposer, model.refiner):
+        if part is not None:  # what is computed; the language model may be too large for one device
+            part.to(device())
     cache = FeatureCache(Path(context.runtime.features), model, context.recipe.bf16)
     if opened.expands:  # which rows come depends on the workers: all that may come
         read: Iterator[Sample] = opened.rows_once().iterate(0, rank, world)
@@ -320,12 +333,7 @@ def build_language_objective(
     """
     if not alignment_weight:
         return LanguageObjective(model, region_weight=region_weight)
-    if not model.config.regions.in_text:
-        raise ConfigError(
-            f"alignment_weight is {alignment_weight}, but with regions.kind "
-            f"{model.config.regions.kind!r} and regions.merge {model.config.regions.merge!r} no "
-            "region stands in the text; set the stage's alignment_weight to 0."
-        )
+    check_aligned(model.config, alignment_weight)
 
     def tokens(words: str) -> list[int]:
         ids: list[int] = processor.tokenizer.encode(f" {words}", add_special_tokens=False)
@@ -336,3 +344,13 @@ def build_language_objective(
     return LanguageObjective(
         model, names, comparisons, region_weight, alignment_weight=alignment_weight
     )
+
+
+def check_aligned(config: ParfocalConfig, weight: float) -> None:
+    """Raise ConfigError if regions are to be aligned with words and the text holds no region."""
+    if weight and not config.regions.in_text:
+        raise ConfigError(
+            f"alignment_weight is {weight}, but with regions.kind {config.regions.kind!r} and "
+            f"regions.merge {config.regions.merge!r} no region stands in the text; set the stage's "
+            "alignment_weight to 0."
+        )

@@ -222,7 +222,11 @@ class StageTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> LambdaLR:
-        """Linear warm-up, then a cosine to `final_lr_ratio`."""
+        """Linear warm-up, then a cosine to `final_lr_ratio`.
+
+        Deviates: the first step already has a part of the rate, where Transformers' own schedule
+        begins with a step of rate 0.
+        """
         if self.lr_scheduler is None:
             optim, steps = self.stage.optim, self.stage.steps
             warmup = optim.warmup(steps)
@@ -284,22 +288,25 @@ def run_stage(
     stage = context.stage
     _choose_what_trains(objective, context)
     out.mkdir(parents=True, exist_ok=True)
+    log = JsonLog(out / "metrics.jsonl")
     trainer = StageTrainer(
         model=objective,
         args=training_arguments(context, out, isinstance(dataset, EndlessBatches)),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[JsonLog(out / "metrics.jsonl"), StageProgress(stage.name), *callbacks],
+        callbacks=[log, StageProgress(stage.name), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # it would write to stdout
     trainer.stage, trainer.recipe = stage, context.recipe
     checkpoint = newest(out)
+    if trainer.is_world_process_zero():
+        log.cut(0 if checkpoint is None else step_of(checkpoint))
     if checkpoint is not None and isinstance(dataset, EndlessBatches):
         dataset.load(checkpoint, trainer.args.process_index)
     if stage.gradient_checkpointing:
         _keep_few_activations(objective.model.text)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        check_divisible(objective, stage)
+        check_divisible(stage, objective)
     if checkpoint is not None and step_of(checkpoint) >= stage.steps:
         load_whole(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
     else:

@@ -23,8 +23,8 @@ def build(kind: Any, value: Any, where: str = "") -> Any:
         where: it is, for messages.
 
     Raises:
-        ConfigError: if a dataclass has no field of a name, a value is of another type, or a tuple
-            has another number of them.
+        ConfigError: if a dataclass has no field of a name, or one without a default is not given, a
+            value is of another type, or a tuple has another number of them.
     """
     if get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = [choice for choice in get_args(kind) if choice is not type(None)]
@@ -59,8 +59,19 @@ def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(
             f"{kind.__name__} has no field {unknown[0]!r}; its fields are {sorted(hints)}."
         )
+    needed = [item.name for item in dataclasses.fields(kind) if _is_needed(item)]
+    missing = [name for name in needed if name not in value]
+    if missing:
+        raise ConfigError(
+            f"{where + ': ' if where else ''}{kind.__name__} needs the field {missing[0]!r}."
+        )
     fields = {name: build(hints[name], item, _inside(where, name)) for name, item in value.items()}
     return kind(**fields)
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _inside(where: str, name: object) -> str:

@@ -66,10 +66,7 @@ def proposal_recall(
                 found[threshold].append(best >= threshold)
     model.train(was_training)
     if not sum(map(len, found[thresholds[0]])):
-        raise DataError(
-            f"the {len(samples)} Samples have no regions, so there is nothing to find. Give "
-            "pictures with the boxes of their objects."
-        )
+        raise _nothing_to_find(samples)
     result = {
         f"proposal_recall_{round(100 * key)}": 100 * float(np.concatenate(hits).mean())
         for key, hits in found.items()
@@ -142,14 +139,42 @@ def pointing_accuracy(
             hits += bool(len(found)) and float(iou(found[0], truth)[0, 0]) >= threshold
     model.train(was_training)
     if not asked:
-        raise DataError(
-            f"none of the {len(samples)} Samples has an answer with exactly one box, so there is "
-            "nothing to point at. Give referring expressions with their boxes."
-        )
+        raise _nothing_to_point_at(samples)
     return {
         f"pointing_{round(100 * threshold)}": 100 * hits / len(asked),
         "eval_questions": float(len(asked)),
     }
+
+
+def check_scorable(samples: Sequence[Sample], objective: str) -> None:
+    """Refuse Samples that `proposal_recall` or `pointing_accuracy` can make nothing of.
+
+    Args:
+        samples: to be scored on.
+        objective: of the stage: `detection` or `language`.
+
+    Raises:
+        DataError: as these do.
+    """
+    if objective == "detection":
+        if not any(len(sample.regions) for sample in samples):
+            raise _nothing_to_find(samples)
+    elif not sum(len(list(_pointing_turns(sample))) for sample in samples):
+        raise _nothing_to_point_at(samples)
+
+
+def _nothing_to_find(samples: Samples) -> DataError:
+    return DataError(
+        f"the {len(samples)} Samples have no regions, so there is nothing to find. Give pictures "
+        "with the boxes of their objects."
+    )
+
+
+def _nothing_to_point_at(samples: Samples) -> DataError:
+    return DataError(
+        f"none of the {len(samples)} Samples has an answer with exactly one box, so there is "
+        "nothing to point at. Give referring expressions with their boxes."
+    )
 
 
 def _pointing_turns(sample: Sample) -> Iterator[tuple[Turn, Boxes]]:

@@ -27,8 +27,8 @@ from parfocal.recipes import accelerate_file
 from parfocal.train.checkpoints import best
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
+from parfocal.train.processes import command_of
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
-from parfocal.train.run import command_of
 from parfocal.train.runtime import Runtime
 
 pytestmark = pytest.mark.integration
@@ -222,7 +222,7 @@ model = ParfocalForConditionalGeneration(ParfocalConfig.from_pretrained(out / "s
 model.text.set_attn_implementation("eager")
 objective = LanguageObjective(model)
 freeze(objective, stage)
-check_divisible(objective, stage)
+check_divisible(stage, objective)
 opened = open_stage(StageContext(recipe, stage, Runtime.of(out)))
 collate = AnswerCollator(ParfocalProcessor.from_pretrained(out / "start"))
 micro = stage.batch_size // world
@@ -289,13 +289,13 @@ def test_divided_weights_take_the_steps_of_whole_ones(prepared):
 def test_what_cannot_be_divided_is_refused(toy_parts):
     model = ParfocalForConditionalGeneration(vary(toy_parts[0], {"regions": {"context": "rank"}}))
     with pytest.raises(ConfigError, match="single numbers cannot be divided"):
-        check_divisible(LanguageObjective(model), TALK)
+        check_divisible(TALK, LanguageObjective(model))
     with pytest.raises(ConfigError, match=r"eval_every.*; some rows of its tables are held"):
         scored = dataclasses.replace(
             TALK, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture, first_row=3,
             optim=Optim(weight_decay=0.0),
         )  # fmt: skip
-        check_divisible(LanguageObjective(model), scored)
+        check_divisible(scored)
     with pytest.raises(ConfigError, match=r"trained by Muon \(optim.muon\), which needs whole"):
         matrices = dataclasses.replace(TALK, optim=Optim(muon=("text",)))
-        check_divisible(LanguageObjective(model), matrices)
+        check_divisible(matrices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -503,7 +504,7 @@ def started(monkeypatch) -> list:
     """What would have been trained."""
     calls: list = []
 
-    def start(recipe, config, processor, out, processes, resume, *machine, begin):
+    def start(recipe, config, processor, out, processes, resume, *machine, begin, overrides):
         calls.append((recipe, config, processor, out, processes, resume))
         return out / "model"
 
@@ -599,6 +600,28 @@ def test_a_file_of_ones_own_is_a_recipe(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN, encoding="utf-8")
     assert get_recipe(str(path), ["budget=smoke", "seed=4"]).seed == 4
+
+
+def test_a_file_that_changed_is_seen_when_its_run_goes_on(started, tmp_path):
+    path, out = tmp_path / "own.py", tmp_path / "run"
+    path.write_text(OWN, encoding="utf-8")
+    given = ["budget=smoke", "seed=4"]
+    saved = get_recipe(str(path), given)
+    out.mkdir()
+    (out / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
+    (out / "run.json").write_text(json.dumps({"overrides": given}), encoding="utf-8")
+    assert recipes.recipe_of_run(str(path), [], out) == saved
+    changed = "import dataclasses\n" + OWN.replace(
+        "RecipeEntry(mini,",
+        'RecipeEntry(lambda budget: dataclasses.replace(mini(budget), loss_mean="step"),',
+    )
+    path.write_text(changed, encoding="utf-8")
+    recipes.find_entry.cache_clear()
+    found = recipes.recipe_of_run(str(path), [], out)
+    assert (found.seed, found.loss_mean) == (4, "step")
+    path.unlink()
+    recipes.find_entry.cache_clear()
+    assert recipes.recipe_of_run(str(path), [], out) == saved
 
 
 @pytest.mark.parametrize(

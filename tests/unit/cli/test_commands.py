@@ -527,7 +527,10 @@ def test_train_says_what_it_would_take_and_what_is_missing(run, tmp_path) -> Non
 def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
 
-    def plan(recipe, config, processor, runtime, processes, *, benchmarks, tflops, done) -> Plan:
+    def plan(
+        recipe, config, processor, runtime, processes, *, benchmarks, tflops, done, problems
+    ) -> Plan:
+        assert not problems
         seen.append((recipe, config, done))
         return Plan(recipe.name, recipe.budget, recipe.model, processes, tflops, (), (), ())
 
@@ -547,6 +550,20 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
     changed = run(*resumed, "--set", "budget=smoke")
     assert (changed.code, len(seen)) == (1, 2)
     assert "another recipe: stages.language.samples: 48 -> " in changed.err
+
+
+def test_a_dry_run_says_why_there_is_no_processor(run, tmp_path) -> None:
+    own = """
+from parfocal.recipes import RecipeEntry
+from parfocal.train.recipe import Recipe, Stage
+stage = Stage("talk", "language", trainable=("text",), samples=4, batch_size=2)
+RECIPE = RecipeEntry(lambda budget: Recipe("own", "tiny", (stage,)))
+"""
+    (tmp_path / "own.py").write_text(own, encoding="utf-8")
+    done = run("train", tmp_path / "own.py", "--dry-run")
+    assert done.code == 1
+    refused = run("train", tmp_path / "own.py", "--out", tmp_path / "out").err
+    assert refused.removeprefix("error: ").strip() in " ".join(done.out.split())
 
 
 def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:

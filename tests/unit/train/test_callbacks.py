@@ -14,7 +14,7 @@ from parfocal.data.scenes.turns import with_turns
 from parfocal.dialects import get_dialect
 from parfocal.errors import ConfigError, DataError
 from parfocal.train import stages
-from parfocal.train.callbacks import duration
+from parfocal.train.callbacks import JsonLog, duration
 from parfocal.train.checkpoints import best
 from parfocal.train.context import StageContext
 from parfocal.train.recipe import Optim, Recipe, Stage
@@ -68,6 +68,21 @@ def test_a_stage_without_a_best_leaves_its_last_weights(scored):
 def test_a_best_that_is_no_score_is_an_error(scored):
     with pytest.raises(ConfigError, match=r"'recall', which is not among its scores \['proposal"):
         scored([1.0], dataclasses.replace(FIND, best="recall"))
+
+
+def test_the_log_of_a_run_that_goes_on_has_every_step_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLog(path)
+    log.cut(0)
+    assert not path.exists()
+    for step in (1, 2, 3):
+        log.write(step, {"loss": 1.0})
+    with path.open("a") as stream:
+        stream.write('{"step": 4, "lo')  # killed
+    log.cut(2)
+    log.write(3, {"loss": 2.0})
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0)]
 
 
 def test_a_best_needs_scores():

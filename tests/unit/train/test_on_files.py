@@ -222,6 +222,14 @@ def test_features_of_frozen_towers_are_computed_once(train, tmp_path, monkeypatc
     assert gap(cached, train("second", features=str(tmp_path / "features"))) == 0
 
 
+def test_a_damaged_shard_of_features_is_computed_anew(train, tmp_path):
+    stage = dataclasses.replace(TALK, samples=4)
+    plain = train("first", stage, features=str(tmp_path / "features"))
+    (shard,) = (tmp_path / "features").rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert gap(plain, train("second", stage, features=str(tmp_path / "features"))) == 0
+
+
 def test_no_features_are_kept_of_what_trains(train, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
     stage = dataclasses.replace(TALK, samples=4, trainable=("projector", "proposer"))

@@ -24,7 +24,7 @@ from parfocal.train.data import AnswerCollator
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.plan import Plan, plan
-from parfocal.train.recipe import Lora, Recipe, Stage
+from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.runtime import Runtime
 
 SOURCE = MixtureSource("toy", "toy.jsonl", images="pictures")
@@ -313,6 +313,15 @@ MISTAKES = {
     ),
     "leak index": (
         {"mixture": Mixture((SOURCE,), benchmarks=("marks.json",))}, {}, "marks.json",
+    ),
+    "rows to score on": (
+        {"eval_samples": 2, "eval_mixture": Mixture((MISSING,))}, {},
+        "stage 'talk': eval_mixture: .*lost.jsonl does not exist",
+    ),
+    "rate": ({"optim": Optim(lr_factors={"txet": 2.0})}, {}, "lr_factors name 'txet'"),
+    "muon": ({"optim": Optim(muon=("vision",))}, {}, "muon name 'vision', which is part of no"),
+    "held rows": (
+        {"first_row": 10**6, "optim": Optim(weight_decay=0.0)}, {}, "first_row is 1000000, but",
     ),
     "prefix": ({"trainable": ("text", "vison")}, {}, "stage 'talk' trains 'vison'"),
     "adapter": ({"lora": Lora(targets=("nothing",))}, {}, "lora.targets .'nothing'."),

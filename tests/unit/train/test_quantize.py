@@ -243,7 +243,7 @@ def test_what_cannot_learn_in_4_bits_is_refused(change):
 
 def test_4_bits_are_not_divided_among_processes(make_model):
     with pytest.raises(ConfigError, match="held in 4 bits"):
-        check_divisible(LanguageObjective(make_model()), TALK)
+        check_divisible(TALK)
 
 
 def test_other_kinds_are_not_known():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -128,7 +127,7 @@ def test_stages_see_different_scenes(start, tmp_path, monkeypatch):
 def no_training(monkeypatch):
     """Runs that only begin."""
     launched = []
-    monkeypatch.setattr(run, "_launch", lambda out, processes, command: launched.append(processes))
+    monkeypatch.setattr(run, "launch", lambda out, processes, command: launched.append(processes))
     return launched
 
 
@@ -152,6 +151,56 @@ def test_a_folder_of_other_things_is_not_written_over(start, tmp_path, no_traini
         start(recipe_of(FIND), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert not no_training
+
+
+def test_a_start_of_something_else_is_not_written_over(start, tmp_path, no_training):
+    (tmp_path / "start").mkdir()
+    with pytest.raises(ConfigError, match="what is in it: start"):
+        start(recipe_of(FIND), tmp_path)
+    assert not no_training
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"trainable": ("text", "projecter")}, "stage 'talk' trains 'projecter'"),
+        ({"optim": Optim(lr_factors={"txet": 1.0})}, "lr_factors name 'txet'"),
+        ({"optim": Optim(muon=("regions.balance",))}, "muon name"),
+        ({"batch_size": 3}, "batch size 3 is not a multiple of 2 processes"),
+    ],
+    ids=["trainable", "lr_factors", "muon", "batch"],
+)
+def test_a_later_stage_is_checked_before_the_first_trains(
+    tiny_parts, tmp_path, no_training, change, words
+):
+    recipe = recipe_of(FIND, dataclasses.replace(TALK, **change))
+    with pytest.raises(ConfigError, match=words):
+        start_run(recipe, *tiny_parts, tmp_path / "out", processes=2)
+    assert not no_training
+    assert not (tmp_path / "out").exists()  # so that the recipe may be mended
+
+
+def test_what_fsdp_cannot_divide_is_refused_before_the_first_stage(
+    start, tmp_path, no_training, monkeypatch
+):
+    held = dataclasses.replace(TALK, first_row=3, optim=Optim(weight_decay=0.0))
+    start(recipe_of(FIND, held), tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="stage 'talk' cannot train with FSDP or DeepSpeed: some"):
+        run.work(tmp_path)
+    assert not (tmp_path / "find").exists()
+
+
+def test_what_a_stage_is_scored_on_is_opened_before_it_trains(tiny_parts, tmp_path):
+    mixture = Mixture((MixtureSource("rows", write_drawn(tmp_path, 2)),))
+    missing = Mixture((MixtureSource("rows", "missing.jsonl"),))
+    stage = dataclasses.replace(
+        TALK, mixture=mixture, eval_mixture=missing, eval_samples=2, alignment_weight=0.5
+    )
+    runtime = Runtime(data=str(tmp_path))
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        start_run(recipe_of(stage), *tiny_parts, tmp_path / "out", 1, runtime=runtime)
+    assert not list((tmp_path / "out").glob("talk/*"))
 
 
 def test_a_folder_may_hold_a_log(start, tmp_path, no_training):
@@ -258,58 +307,6 @@ def test_features_of_scenes_are_refused(tiny_parts, tmp_path, no_training):
     with pytest.raises(ConfigError, match=r"features are kept of language stages that read files"):
         start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, 1, runtime=Runtime(features="seen"))
     assert not no_training
-
-
-@pytest.mark.parametrize(("processes", "several"), [(1, False), (3, True)])
-def test_workers_are_launched_as_told(tmp_path, monkeypatch, processes, several):
-    monkeypatch.undo()  # the real launcher
-    commands = []
-
-    def fake(command, env, check):
-        commands.append((command, env))
-        return subprocess.CompletedProcess(command, 7)
-
-    monkeypatch.setattr(run.subprocess, "run", fake)
-    with pytest.raises(ConfigError, match=r"exit code 7.*--resume"):
-        run._launch(tmp_path, processes, run.command_of(tmp_path, processes, None, bf16=True))
-    ((command, _),) = commands
-    assert command[-2:] == ["parfocal.train.worker", str(tmp_path)]
-    assert ("torch.distributed.run" in command) == several
-    assert ("--nproc-per-node=3" in command) == several
-
-
-@pytest.mark.parametrize(
-    ("libc", "told"),
-    [(("glibc", "2.41"), 3), (("glibc", "2.36"), 3), (("glibc", "2.34"), 0), (("", ""), 0)],
-)
-def test_memory_is_kept_where_the_system_can(tmp_path, monkeypatch, libc, told):
-    monkeypatch.undo()  # the real launcher
-    environments = []
-
-    def fake(command, env, check):
-        environments.append(env)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(run.subprocess, "run", fake)
-    monkeypatch.setattr(run.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(run.platform, "libc_ver", lambda: libc)
-    run._launch(tmp_path, 1, ["python"])
-    assert sum(name.startswith("MALLOC_") for name in environments[0]) == told
-
-
-def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeypatch):
-    path = tmp_path / "own.yaml"
-    path.write_text("distributed_type: FSDP\n", encoding="utf-8")
-    command = run.command_of(tmp_path, 4, path, bf16=False)
-    assert command[1:6] == [
-        "-m", "accelerate.commands.launch", "--config_file", str(path), "--num_processes",
-    ]  # fmt: skip
-    rest = ["4", "--mixed_precision", "no", "-m", "parfocal.train.worker", str(tmp_path)]
-    assert command[6:] == rest
-    path.write_text("distributed_type: DEEPSPEED\n", encoding="utf-8")
-    monkeypatch.setattr(run, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"own\.yaml needs DeepSpeed: pip install deepspeed"):
-        run.command_of(tmp_path, 4, path, bf16=True)
 
 
 def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
@@ -470,7 +467,10 @@ def test_a_stage_whose_end_was_cut_off_ends_at_the_same_bits(start, tmp_path):
     assert_same(weights(start(recipe, tmp_path, resume=True)), expected)
 
 
-def test_a_gradient_that_is_no_number_never_reaches_the_weights(start, tmp_path, monkeypatch):
+@pytest.mark.parametrize("clipped", [5.0, 0.0])
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    start, tmp_path, monkeypatch, clipped
+):
     original, calls = DetectionObjective.forward, []
 
     def forward(self, *args, **kwargs):
@@ -482,6 +482,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(start, tmp_path,
 
     monkeypatch.setattr(DetectionObjective, "forward", forward)
     with pytest.raises(TrainingError, match="gradient of step 4 has the norm nan, though its loss"):
-        start(recipe_of(FIND), tmp_path)
+        optim = dataclasses.replace(OPTIM, max_grad_norm=clipped)
+        start(recipe_of(dataclasses.replace(FIND, optim=optim)), tmp_path)
     kept = load_file(newest(tmp_path / "find") / "model.safetensors")
     assert all(bool(value.isfinite().all()) for value in kept.values())

@@ -1,0 +1,141 @@
+"""The processes of a run: how many, how they start, that they end together, one run a folder.
+
+`parfocal train` starts a launcher (`parfocal.train.spread`), which starts the workers. Each asks
+the system to end it when the process that started it does, so that a run that is killed stops
+writing before another goes on with its folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from parfocal.errors import ConfigError
+
+KEEP_MEMORY = {"MMAP_THRESHOLD_": 2**30, "TRIM_THRESHOLD_": 2**30, "TOP_PAD_": 2**26}
+"""How glibc is told, in bytes, to use memory again that a process gave back: a step on a CPU asks
+for the same large tensors every time, and fresh pages are slow."""
+
+LOCK = "run.lock"
+_PARENT = "PARFOCAL_LAUNCHED_BY"
+_PR_SET_PDEATHSIG = 1  # of Linux' sys/prctl.h
+
+
+def default_processes() -> int:
+    """One process a GPU, or one a core, at most two, on a CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return min(2, os.cpu_count() or 1)
+
+
+def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -> list[str]:
+    """The command that starts all processes of the run in `out`.
+
+    Args:
+        out: the run's folder.
+        processes: how many.
+        accelerate: configuration file of Accelerate, or None.
+        bf16: what the recipe says; it overrules the configuration.
+
+    Raises:
+        ConfigError: if the configuration needs DeepSpeed, which is missing.
+    """
+    python, worker = [sys.executable, "-m"], ["parfocal.train.worker", str(out)]
+    if accelerate is not None:
+        asked = accelerate.read_text(encoding="utf-8")
+        if "distributed_type: DEEPSPEED" in asked and find_spec("deepspeed") is None:
+            raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
+        options = ["--config_file", str(accelerate), "--num_processes", str(processes)]
+        options += ["--mixed_precision", "bf16" if bf16 else "no"]
+        spread = ["parfocal.train.spread", "accelerate.commands.launch", *options, "-m"]
+        return [*python, *spread, *worker]
+    if processes > 1:
+        options = ["--standalone", f"--nproc-per-node={processes}", "-m"]
+        return [*python, "parfocal.train.spread", "torch.distributed.run", *options, *worker]
+    return [*python, *worker]
+
+
+def launch(out: Path, processes: int, command: list[str]) -> None:
+    """Run all processes of the run in `out` to their end.
+
+    Args:
+        out: the run's folder.
+        processes: how many.
+        command: from `command_of`.
+
+    Raises:
+        ConfigError: if they stop with an error, which they have told.
+    """
+    import torch
+
+    environment = {**os.environ, _PARENT: str(os.getpid())}
+    if processes > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    if not torch.cuda.is_available() and _keeps_memory(*platform.libc_ver()):
+        for name, size in KEEP_MEMORY.items():
+            environment.setdefault(f"MALLOC_{name}", str(size))
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if code:
+        raise ConfigError(
+            f"training in {out} stopped with exit code {code}; the log above says why. "
+            "--resume goes on."
+        )
+
+
+def _keeps_memory(libc: str, version: str) -> bool:
+    """Whether `KEEP_MEMORY` does what it is for.
+
+    Older ones refuse so high a threshold of their own and no longer raise it with the other two
+    set, so that every tensor would be of fresh pages.
+    """
+    return libc == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 36)
+
+
+def end_with_parent() -> None:
+    """Let Linux end this process as soon as the one that started it has ended.
+
+    So it is with those that `launch` starts and, in turn, with theirs. What somebody started by
+    hand goes on, and so does everything on other systems.
+    """
+    if sys.platform != "linux" or _PARENT not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if not Path("/proc", os.environ[_PARENT]).exists():  # it ended before the system was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.environ[_PARENT] = str(os.getpid())
+
+
+@contextmanager
+def sole_run(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder for as long as this lasts, or this process.
+
+    Where the system or the folder has no locks, nothing is kept.
+
+    Raises:
+        ConfigError: if another process has it.
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    with (out / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise ConfigError(
+                f"another process trains in {out}. Wait for it, end it, or choose another folder."
+            ) from err
+        except OSError:  # a file system without locks
+            pass
+        yield
