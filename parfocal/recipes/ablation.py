@@ -124,7 +124,7 @@ def _detail(image_size: int, sizes: tuple[int, ...], depths: tuple[int, ...]) ->
 
 
 BUDGETS: dict[str, Budget] = {
-    # minutes an arm: most of what mini learns in its first tenth
+    # minutes an arm, with under a third of the pictures of mini's language stage
     "small": Budget(
         "mini",
         {
