@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,12 @@ class JsonLog(TrainerCallback):
         """Leave the lines up to a step: a run that goes on from there writes the later ones."""
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # a line that was cut off
+                kept += [line] if json.loads(line)["step"] <= step else []
         with atomic_file(self.path) as file:
-            file.write("".join(kept).encode())
+            file.write("".join(f"{line}\n" for line in kept).encode())
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

@@ -6,7 +6,7 @@ Everything that is wrong is collected; nothing is fetched.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -143,22 +143,30 @@ def divided(stage: Stage, world: int, runtime: Runtime, found: Findings) -> tupl
     return parts
 
 
-def check_stages(recipe: Recipe, config: ParfocalConfig, processes: int, runtime: Runtime) -> None:
+def check_stages(
+    recipe: Recipe,
+    stages: Sequence[Stage],
+    config: ParfocalConfig,
+    processes: int | None,
+    runtime: Runtime,
+) -> None:
     """Refuse what would stop a stage when it begins, which may be hours after the first one does.
 
     Args:
-        recipe: whose stages are looked at, those that the run is to train now.
+        recipe: of the run.
+        stages: of it, those that are to be trained now.
         config: of its model.
-        processes: that share every step.
-        runtime: says which stages, and how a step is divided.
+        processes: that share every step; None if that is not known yet.
+        runtime: says how a step is divided, and where files are.
 
     Raises:
         ConfigError: naming all that is wrong.
     """
     found = Findings()
-    for stage in recipe.stages:
-        if not runtime.stages or stage.name in runtime.stages:
-            prepare(meta_model(config), stage, found)
+    for stage in stages:
+        prepare(meta_model(config), stage, found)
+        _check_scores(StageContext(recipe, stage, runtime), found)
+        if processes is not None:
             divided(stage, processes, runtime, found)
     if found.problems:
         raise ConfigError(" ".join(found.problems))
@@ -176,7 +184,8 @@ def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findin
     with torch.device("meta"):
         if lora is not None:
             found.attempt(lambda: add_adapters(model.text, lora), where)
-        objective = _objective(model, stage)
+        own = found.attempt(partial(_objective, model, stage), where)
+        objective = LanguageObjective(model) if own is None else own
     found.attempt(partial(check_rows, model, stage.first_row), where)
     if stage.mixture is None and stage.objective == "language":
         found.attempt(partial(check_aligned, model.config, stage.alignment_weight), where)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def freeze(objective: nn.Module, stage: Stage) -> None:
-    """Let only the stage's parts (and the objective's own heads) train; logs the counts of both.
+    """Let only the stage's parts (and the objective's own heads) train.
 
     Where the stage has adapters, they train, and of the language model's own weights only those of
     parts that the stage names, such as `text.lm_head`.
@@ -41,8 +41,6 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
     for name, value in model.named_parameters():
         chosen = any(under(own_name(name), prefix) for prefix in own)
         value.requires_grad_(chosen or (adapted and is_adapter(name)))
-    trained, frozen = trainable_counts(model)
-    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, trained, frozen)
 
 
 def trainable_counts(model: nn.Module) -> tuple[int, int]:

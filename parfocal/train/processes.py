@@ -2,7 +2,8 @@
 
 `parfocal train` starts a launcher (`parfocal.train.spread`), which starts the workers. Each asks
 the system to end it when the process that started it does, so that a run that is killed stops
-writing before another goes on with its folder.
+writing before another goes on with its folder. Both `parfocal train` and its main worker hold the
+folder: either may be all that is left of a run, or all that there ever was.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from parfocal.errors import ConfigError
 
 KEEP_MEMORY = {"MMAP_THRESHOLD_": 2**30, "TRIM_THRESHOLD_": 2**30, "TOP_PAD_": 2**26}
 """How glibc is told, in bytes, to use memory again that a process gave back: a step on a CPU asks
 for the same large tensors every time, and fresh pages are slow."""
 
-LOCK = "run.lock"
+LOCKS = ("run.lock", "work.lock")  # of the process that starts a run, and of its main worker
 _PARENT = "PARFOCAL_LAUNCHED_BY"
 _PR_SET_PDEATHSIG = 1  # of Linux' sys/prctl.h
 
 
 def default_processes() -> int:
     """One process a GPU, or one a core, at most two, on a CPU."""
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     return min(2, os.cpu_count() or 1)
@@ -76,8 +77,6 @@ def launch(out: Path, processes: int, command: list[str]) -> None:
     Raises:
         ConfigError: if they stop with an error, which they have told.
     """
-    import torch
-
     environment = {**os.environ, _PARENT: str(os.getpid())}
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
@@ -110,29 +109,42 @@ def end_with_parent() -> None:
     if sys.platform != "linux" or _PARENT not in os.environ:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if not Path("/proc", os.environ[_PARENT]).exists():  # it ended before the system was asked
+    if not is_running(int(os.environ[_PARENT])):  # it ended before the system was asked
         os.kill(os.getpid(), signal.SIGKILL)
     os.environ[_PARENT] = str(os.getpid())
 
 
+def is_running(process: int) -> bool:
+    """Whether Linux has a process of this number, and not only what is left of an ended one."""
+    try:
+        words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return words.rpartition(")")[2].split()[0] != "Z"
+
+
 @contextmanager
-def sole_run(out: Path) -> Iterator[None]:
+def sole_run(out: Path, lock: str) -> Iterator[None]:
     """Keep other runs out of a folder for as long as this lasts, or this process.
 
     Where the system or the folder has no locks, nothing is kept.
 
+    Args:
+        out: the run's folder.
+        lock: one of `LOCKS`.
+
     Raises:
-        ConfigError: if another process has it.
+        ConfigError: if another process holds it.
     """
     if os.name != "posix":
         yield
         return
     import fcntl
 
-    with (out / LOCK).open("a") as stream:
+    with (out / lock).open("a") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's, not its children's
+        except (BlockingIOError, PermissionError) as err:
             raise ConfigError(
                 f"another process trains in {out}. Wait for it, end it, or choose another folder."
             ) from err

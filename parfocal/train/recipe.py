@@ -74,6 +74,9 @@ class Optim:
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"lr is {self.lr}, must be above 0.")
         _require(
+            self.max_grad_norm >= 0, f"max_grad_norm is {self.max_grad_norm}, must be 0 or more."
+        )
+        _require(
             not (self.warmup_steps and self.warmup_ratio) and 0 <= self.warmup_ratio < 1,
             f"warmup_steps is {self.warmup_steps} and warmup_ratio {self.warmup_ratio}: give one "
             "of them, the ratio from 0 to below 1.",

@@ -3,6 +3,7 @@
 - OUT/recipe.json: the resolved recipe
 - OUT/run.json: versions and code that the run began with, and the data of every stage it began
 - OUT/runtime.json: folders and sizes of the machine it runs on
+- OUT/run.lock, OUT/work.lock: held by the processes that train in it
 - OUT/start/: config and processor the run began with
 - OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
 - OUT/model/: the finished model, bfloat16, ready for `parfocal.load`
@@ -23,7 +24,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from parfocal.data.outputs import make_folder
+from parfocal.data.outputs import atomic_file, make_folder
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -33,7 +34,7 @@ from parfocal.train.checkpoints import sync
 from parfocal.train.checks import check_settings, check_stages
 from parfocal.train.context import StageContext
 from parfocal.train.parameters import check_divisible
-from parfocal.train.processes import command_of, default_processes, launch, sole_run
+from parfocal.train.processes import LOCKS, command_of, default_processes, launch, sole_run
 from parfocal.train.quantize import linear_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import recipe_changes, run_record
@@ -85,25 +86,36 @@ def start_run(
     """
     runtime, count = runtime or Runtime.of(out), processes or default_processes()
     check_settings(recipe, runtime)
-    if begin:
-        check_stages(recipe, config, count, runtime)
-    goes_on = (out / SAVED).exists()
-    if goes_on:
-        _check_same(recipe, out, resume)
-    else:
+    check_stages(recipe, _left(recipe, out, runtime), config, count if begin else None, runtime)
+    if not (out / SAVED).exists():
         _check_free(recipe, out)
         make_folder(out)
-    with sole_run(out):
-        if not goes_on:
+    with sole_run(out, LOCKS[0]):
+        if (out / SAVED).exists():
+            _check_same(recipe, out, resume)
+            _record(recipe, runtime, out, overrides)
+            runtime.save(out)
+        else:
             (out / RECORD).unlink(missing_ok=True)  # of a run that did not come to begin
             config.save_pretrained(out / "start")
             processor.save_pretrained(out / "start")
-        _record(recipe, runtime, out, overrides)
-        runtime.save(out)
-        (out / SAVED).write_text(recipe.to_json() + "\n", encoding="utf-8")
-    if begin:
-        launch(out, count, command_of(out, count, accelerate, recipe.bf16))
+            _record(recipe, runtime, out, overrides)
+            runtime.save(out)
+            with atomic_file(out / SAVED) as file:  # last: now it is a run
+                file.write(f"{recipe.to_json()}\n".encode())
+        if begin:
+            launch(out, count, command_of(out, count, accelerate, recipe.bf16))
     return out / "model"
+
+
+def _left(recipe: Recipe, out: Path, runtime: Runtime) -> tuple[Stage, ...]:
+    """The stages that are to be trained now: those asked for that are not done."""
+    return tuple(
+        stage
+        for stage in recipe.stages
+        if not _weights_of(out, stage).exists()
+        and (not runtime.stages or stage.name in runtime.stages)
+    )
 
 
 def _record(recipe: Recipe, runtime: Runtime, out: Path, overrides: Sequence[str]) -> None:
@@ -186,11 +198,12 @@ def work(out: Path) -> None:
         ConfigError: if another process trains in `out`, or processes are to hold parts of the
             weights, which a stage does not allow.
     """
-    with sole_run(out) if process_rank() == 0 else nullcontext():
+    with sole_run(out, LOCKS[1]) if process_rank() == 0 else nullcontext():
         recipe = Recipe.from_json((out / SAVED).read_text(encoding="utf-8"))
-        for stage in recipe.stages if divides_weights() else ():
+        runtime = Runtime.of(out)
+        for stage in _left(recipe, out, runtime) if divides_weights() else ():
             check_divisible(stage)  # before hours of other stages
-        _work(out, recipe, Runtime.of(out))
+        _work(out, recipe, runtime)
 
 
 def _work(out: Path, recipe: Recipe, runtime: Runtime) -> None:
@@ -208,14 +221,13 @@ def _work(out: Path, recipe: Recipe, runtime: Runtime) -> None:
                     f"stage {stage.name!r} is not done, but {later[0]!r}, which comes after it, "
                     f"is. Remove {out / later[0]} to train it again, or choose another folder."
                 )
-            model = _model(out, recipe, before)
             context = StageContext(recipe, stage, runtime)
-            weights = train_stage(model, processor, context, done.parent)
+            weights = train_stage(_model(out, recipe, before), processor, context, done.parent)
             if process_rank() == 0:
                 trained = _model(out, recipe, before)
                 _take(trained, weights, stage)
+                _save_whole(trained, done)
                 score_stage(trained, processor, context, done.parent)
-                _save_whole(trained, done)  # last: from here on the stage is done
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
         before = done

@@ -27,7 +27,13 @@ from parfocal.train.context import StageContext
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.optimizers import build_optimizer
-from parfocal.train.parameters import check_divisible, freeze, load_divided, load_whole
+from parfocal.train.parameters import (
+    check_divisible,
+    freeze,
+    load_divided,
+    load_whole,
+    trainable_counts,
+)
 from parfocal.train.quantize import quantize, quantized_names
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import held_rows
@@ -327,6 +333,8 @@ def _choose_what_trains(objective: nn.Module, context: StageContext) -> None:
             quantize(text, torch.bfloat16 if context.recipe.bf16 else torch.float32)
         add_adapters(text, stage.lora)
     freeze(objective, stage)
+    counts = trainable_counts(objective.model)
+    logger.info("stage %s: %d parameters train, %d are frozen", stage.name, *counts)
 
 
 def _keep_few_activations(text: nn.Module) -> None:

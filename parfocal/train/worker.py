@@ -8,11 +8,10 @@ from pathlib import Path
 
 from parfocal.errors import ParfocalError
 from parfocal.train.processes import end_with_parent
+from parfocal.train.run import work
 
 if __name__ == "__main__":
     end_with_parent()
-    from parfocal.train.run import work  # takes seconds, in which the parent may end
-
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

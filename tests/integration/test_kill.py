@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from parfocal.recipes.mini import mini
+from parfocal.train.processes import is_running
 from parfocal.train.recipe import Recipe
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -77,3 +78,55 @@ def test_killed_and_resumed_is_as_if_nothing_happened(recipe, toy_parts, tmp_pat
     assert not [name for name in one if not torch.equal(one[name], other[name])]
     lines = (killed / "language" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(lines[-1])["step"] == recipe.stages[0].steps
+
+
+# a process like `parfocal train`, and a launcher like PyTorch's, which starts two that train
+RUN = """
+import sys
+from pathlib import Path
+from parfocal.train.processes import launch
+spread = [sys.executable, "-m", "parfocal.train.spread", "launcher"]
+launch(Path(sys.argv[1]), 2, [*spread, sys.argv[1]])
+"""
+LAUNCHER = """
+import subprocess, sys
+started = [
+    subprocess.Popen([sys.executable, "-m", "trainer", *sys.argv[1:]], start_new_session=True)
+    for _ in range(2)
+]
+for process in started:
+    process.wait()
+"""
+TRAINER = """
+import os, sys, time
+from pathlib import Path
+from parfocal.train.processes import end_with_parent
+end_with_parent()
+Path(sys.argv[1], str(os.getpid())).touch()
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of a parent's end")
+def test_what_a_killed_run_has_started_ends_with_it(tmp_path):
+    (tmp_path / "launcher.py").write_text(LAUNCHER, encoding="utf-8")
+    (tmp_path / "trainer.py").write_text(TRAINER, encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    roots = [str(TESTS.parent), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
+    command = [sys.executable, "-c", RUN, str(tmp_path / "out")]
+    with subprocess.Popen(command, env=environment) as run:
+        try:
+            assert wait_for(lambda: len(list((tmp_path / "out").iterdir())) == 2)
+        finally:
+            os.kill(run.pid, signal.SIGKILL)
+    trainers = [int(path.name) for path in (tmp_path / "out").iterdir()]
+    assert wait_for(lambda: not any(map(is_running, trainers)))
+
+
+def wait_for(look, seconds: float = 60.0):
+    """What `look` returns as soon as it is true; its last answer when the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found

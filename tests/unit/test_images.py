@@ -90,7 +90,7 @@ def test_exif_orientation_is_applied_once(value, kind, options, tmp_path):
     assert image_digest(load_image(image)) == image_digest(image)
 
 
-def test_a_header_that_no_file_can_have_is_an_image_error():
+def test_a_name_that_no_file_can_have_is_an_image_error():
     with pytest.raises(ImageError, match="cannot be"):
         stored_size(300 * "a")
 

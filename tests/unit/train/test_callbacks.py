@@ -78,7 +78,7 @@ def test_the_log_of_a_run_that_goes_on_has_every_step_once(tmp_path):
     for step in (1, 2, 3):
         log.write(step, {"loss": 1.0})
     with path.open("a") as stream:
-        stream.write('{"step": 4, "lo')  # killed
+        stream.write('{"step": 4, "lo{"step": 2}\n')  # killed, and gone on by older code
     log.cut(2)
     log.write(3, {"loss": 2.0})
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,8 @@ import torch
 
 from parfocal.errors import ConfigError
 from parfocal.train import processes
+
+ROOT = Path(processes.__file__).parents[2]
 
 
 @pytest.mark.parametrize(("count", "several"), [(1, False), (3, True)])
@@ -67,70 +66,27 @@ def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeyp
         processes.command_of(tmp_path, 4, path, bf16=True)
 
 
-# a process like `parfocal train`, and a launcher like PyTorch's, which starts two that train
-RUN = """
+HOLD = """
 import sys
 from pathlib import Path
-from parfocal.train.processes import launch
-spread = [sys.executable, "-m", "parfocal.train.spread", "launcher"]
-launch(Path(sys.argv[1]), 2, [*spread, sys.argv[1]])
+from parfocal.train.processes import LOCKS, sole_run
+with sole_run(Path(sys.argv[1]), LOCKS[0]):
+    print("held", flush=True)
+    sys.stdin.read()
 """
-LAUNCHER = """
-import subprocess, sys
-started = [
-    subprocess.Popen([sys.executable, "-m", "trainer", *sys.argv[1:]], start_new_session=True)
-    for _ in range(2)
-]
-for process in started:
-    process.wait()
-"""
-TRAINER = """
-import os, sys, time
-from pathlib import Path
-from parfocal.train.processes import end_with_parent
-end_with_parent()
-Path(sys.argv[1], str(os.getpid())).touch()
-time.sleep(600)
-"""
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of a parent's end")
-def test_what_a_killed_run_has_started_ends_with_it(tmp_path):
-    (tmp_path / "launcher.py").write_text(LAUNCHER, encoding="utf-8")
-    (tmp_path / "trainer.py").write_text(TRAINER, encoding="utf-8")
-    (tmp_path / "out").mkdir()
-    roots = [str(Path(processes.__file__).parents[2]), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
-    command = [sys.executable, "-c", RUN, str(tmp_path / "out")]
-    with subprocess.Popen(command, env=environment) as run:
-        try:
-            assert wait_for(lambda: len(list((tmp_path / "out").iterdir())) == 2)
-        finally:
-            os.kill(run.pid, signal.SIGKILL)
-    trainers = [path.name for path in (tmp_path / "out").iterdir()]
-    assert wait_for(lambda: not any(map(is_running, trainers)))
-
-
-def is_running(number: str) -> bool:
-    """Whether there is such a process, and not only what is left until somebody asks after it."""
-    try:
-        return Path("/proc", number, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(look, seconds: float = 60.0):
-    """What `look` returns as soon as it is true; its last answer when the time is over."""
-    end = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
-    refused = pytest.raises(ConfigError, match="another process trains in")
-    with processes.sole_run(tmp_path), refused, processes.sole_run(tmp_path):
-        pytest.fail("two runs in one folder")
-    with processes.sole_run(tmp_path):
-        assert (tmp_path / processes.LOCK).exists()
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as other:
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ConfigError, match="another process trains in"),
+            processes.sole_run(tmp_path, processes.LOCKS[0]),
+        ):
+            pytest.fail("two runs in one folder")
+        with processes.sole_run(tmp_path, processes.LOCKS[1]):
+            other.communicate()
+    with processes.sole_run(tmp_path, processes.LOCKS[0]):
+        assert (tmp_path / "run.lock").exists()

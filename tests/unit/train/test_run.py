@@ -191,16 +191,28 @@ def test_what_fsdp_cannot_divide_is_refused_before_the_first_stage(
     assert not (tmp_path / "find").exists()
 
 
-def test_what_a_stage_is_scored_on_is_opened_before_it_trains(tiny_parts, tmp_path):
+def test_what_a_stage_is_scored_on_is_opened_before_another_trains(
+    tiny_parts, tmp_path, no_training
+):
     mixture = Mixture((MixtureSource("rows", write_drawn(tmp_path, 2)),))
     missing = Mixture((MixtureSource("rows", "missing.jsonl"),))
     stage = dataclasses.replace(
         TALK, mixture=mixture, eval_mixture=missing, eval_samples=2, alignment_weight=0.5
     )
     runtime = Runtime(data=str(tmp_path))
-    with pytest.raises(DataError, match=r"missing\.jsonl"):
-        start_run(recipe_of(stage), *tiny_parts, tmp_path / "out", 1, runtime=runtime)
-    assert not list((tmp_path / "out").glob("talk/*"))
+    with pytest.raises(ConfigError, match=r"'talk': eval_mixture: .*missing\.jsonl"):
+        start_run(recipe_of(FIND, stage), *tiny_parts, tmp_path / "out", 1, runtime=runtime)
+    assert not no_training
+
+
+def test_a_stage_that_is_done_is_not_checked_again(start, tiny_parts, tmp_path, no_training):
+    recipe = recipe_of(FIND, TALK)
+    start(recipe, tmp_path)
+    for name in ("find", "talk"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    start_run(recipe, *tiny_parts, tmp_path, processes=4, resume=True)  # a batch is 2
+    assert no_training == [1, 4]
 
 
 def test_a_folder_may_hold_a_log(start, tmp_path, no_training):
