@@ -143,6 +143,7 @@ def _load(
     table: dict[str, str], model: str, device: Any, dtype: Any, settings: dict[str, Any]
 ) -> Any:
     """An instance of the class of `table` that reads the checkpoint's model type."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoProcessor
 
@@ -161,7 +162,15 @@ def _load(
         network, report = kind.NETWORK.from_pretrained(
             source, dtype=dtype, output_loading_info=True, **common
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        KeyError,
+        SafetensorError,
+        StrictDataclassError,
+    ) as err:
         if isinstance(err, CheckpointError):
             raise
         hint = f" To download it, pass the hub id itself: {source!r}." if model in hub_ids else ""

@@ -7,6 +7,7 @@ unreadable one stay different things.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -153,9 +154,17 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     """Write a file of predictions as they come; returns the number of lines.
 
     Until the last one the file is called `NAME.partial`. It stays where asking ends early, unless
-    nothing was answered, and a warning names it.
+    nothing was answered, and a warning names it; what an earlier time left gets a number.
     """
     partial = path.with_name(path.name + ".partial")
+    if partial.exists():
+        kept = next(
+            name
+            for number in itertools.count(1)
+            if not (name := path.with_name(f"{partial.name}.{number}")).exists()
+        )
+        os.replace(partial, kept)
+        logger.warning("what was answered before is now in %s", kept)
     count = 0
     try:
         with partial.open("w", encoding="ascii", newline="\n", buffering=1) as file:

@@ -8,6 +8,7 @@ rewritten after construction: what does not fit is a `ConfigError`.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from parfocal.errors import ConfigError
-from parfocal.models.config_part import PartConfig
+from parfocal.models.config_part import PartConfig, refuse_misspelt
 from parfocal.models.config_regions import ProposerConfig, RegionsConfig
 from parfocal.models.config_vision import FusionConfig, ProjectorConfig, VisionConfig
 
@@ -83,6 +84,13 @@ class ParfocalConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         ours = [item for item in type(self).__annotations__ if not item.startswith("_")]
         for key in kwargs:
+            owners = [name for name, part in _PARTS.items() if key in part.__dataclass_fields__]
+            if owners:
+                raise ConfigError(
+                    f"ParfocalConfig has no field {key!r}; it is one of {' and '.join(owners)}."
+                )
+            if key.endswith("_token_id"):
+                continue  # of Transformers, and no misspelt `token_ids`
             bare = key.removesuffix("_config")  # other families name their parts so
             close = [name for name in ours if name in (bare, f"{bare}_config")]
             close = close or difflib.get_close_matches(key, ours, n=1, cutoff=0.75)
@@ -92,9 +100,20 @@ class ParfocalConfig(PreTrainedConfig):
                 )
         for name, part in _PARTS.items():
             setattr(self, name, part.from_dict(getattr(self, name) or {}))
+        given = self.text_config
         super().__post_init__(**kwargs)
+        if isinstance(given, Mapping):
+            refuse_misspelt(given, self.text_config, "text_config")
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
         self._check_parts()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Make a part of a mapping; what it leaves out stays as the part has it now."""
+        part = _PARTS.get(name)
+        if part is not None and isinstance(value, Mapping):
+            now = getattr(self, name, None)
+            value = part.from_dict({**now.to_dict(), **value} if isinstance(now, part) else value)
+        super().__setattr__(name, value)
 
     def _check_parts(self) -> None:
         if self.fusion.kind != "none" and len(self.vision.towers) != 2:

@@ -10,7 +10,8 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from transformers import PreTrainedConfig
 
@@ -21,7 +22,7 @@ Part = TypeVar("Part", bound="PartConfig")
 
 @dataclass(frozen=True)
 class PartConfig:
-    """Base of the parts: to and from a plain mapping, rejecting unknown keys and choices."""
+    """Base of the parts: to and from a plain mapping, rejecting unknown keys and other types."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -32,6 +33,11 @@ class PartConfig:
                 raise ConfigError(
                     f"{type(self).__name__}.{item.name} is {value!r}; "
                     f"choose one of {list(choices)}."
+                )
+            if not _fits(value, hint):
+                wanted = hint if get_args(hint) else hint.__name__
+                raise ConfigError(
+                    f"{type(self).__name__}.{item.name} is {value!r}; it must be {wanted}."
                 )
 
     @classmethod
@@ -52,6 +58,39 @@ class PartConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+
+
+def refuse_misspelt(values: Mapping[str, Any], config: PreTrainedConfig, where: str) -> None:
+    """Refuse keys that are nearly fields of a config that takes whatever it is given.
+
+    Args:
+        values: that the config was made of.
+        config: of Transformers.
+        where: it stands, for the message.
+
+    Raises:
+        ConfigError: naming such a key, and the field.
+    """
+    known = [*(item.name for item in dataclasses.fields(config)), *config.attribute_map]
+    for key in values:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+        if close and key not in known:
+            raise ConfigError(f"{where} has no field {key!r}. Did you mean {close[0]!r}?")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; whole numbers are floats, lists are tuples."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is tuple:
+        kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return isinstance(value, tuple | list) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and value is not bool(value)
+    return hint is Any or isinstance(value, origin or hint)
 
 
 def _frozen(value: Any) -> Any:

@@ -80,6 +80,11 @@ class ProposerConfig(PartConfig):
                 f"proposer.match_threshold is {self.match_threshold}; it is an IoU, from 0 (the "
                 "best region, however little it overlaps) to 1."
             )
+        for name in ("max_regions", "candidates", "queries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"proposer.{name} is {getattr(self, name)}; it must be 1 or more."
+                )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
 
 from parfocal.errors import ShapeError
+from parfocal.hub import refuse_gaps
 from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.fusion import FusionInputs, build_fusion
 from parfocal.models.multiscale_mean import build_merge
@@ -84,6 +85,20 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.num_object_tokens = object_tokens(config.regions, self.projector.num_tokens)
         self.text = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Read what `save_pretrained` wrote, as Transformers does.
+
+        Raises:
+            CheckpointError: if weights are missing or have another shape, unless the caller asks
+                for `output_loading_info`: no part is ever left without numbers in silence.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if output_loading_info:
+            return model, report
+        refuse_gaps(args[0] if args else "the weights", report, spare=True)
+        return model
 
     @property
     def num_image_tokens(self) -> int:

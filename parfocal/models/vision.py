@@ -18,6 +18,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
 from parfocal.errors import ConfigError, ShapeError
+from parfocal.models.config_part import refuse_misspelt
 from parfocal.models.config_vision import TowerConfig, VisionConfig
 
 
@@ -55,11 +56,13 @@ def backbone_config(tower: TowerConfig) -> PreTrainedConfig:
             "for example 'dinov2' or 'clip_vision_model'."
         )
     try:
-        return AutoConfig.for_model(model_type, **values)
+        config = AutoConfig.for_model(model_type, **values)
     except ValueError as err:
         raise ConfigError(
             f"vision tower: Transformers knows no model_type {model_type!r}."
         ) from err
+    refuse_misspelt(values, config, "vision tower: backbone")
+    return config
 
 
 class Tower(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import Cache, LogitsProcessorList
 
 from parfocal.dialects.base import Parsed
+from parfocal.errors import ConfigError
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures
@@ -28,6 +29,7 @@ from parfocal.predict.seeing import cast
 logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 192
+_OWN_CACHE = ("use_cache", "cache_implementation", "past_key_values", "generation_config")
 
 
 def generate(
@@ -61,7 +63,9 @@ def generate(
     """
     chosen = _search_options(options)
     beams = chosen.get("num_beams") or model.generation_config.num_beams or 1
-    prompt = _prompt(model, text, features, regions, counts, beams)
+    prompt = _prompt(model, text, features, regions, counts)
+    if beams > 1 and _may_read_ahead(model, chosen) and _ends_in_words(model, text.input_ids):
+        prompt = _read(model, prompt, beams)
     length, first = text.input_ids.shape[1], model.config.token_ids.first_region
     processors = LogitsProcessorList()
     if regions is not None:
@@ -92,8 +96,17 @@ def note_cut(parsed: Parsed, tokens: Tensor, processor: ParfocalProcessor) -> Pa
 
 
 def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Set the seed, and keep beams that nobody asked for from streams and samples."""
+    """Set the seed, and keep beams that nobody asked for from streams and samples.
+
+    Raises:
+        ConfigError: if a question is to have several answers.
+    """
     chosen = dict(options)
+    if chosen.get("num_return_sequences") not in (None, 1):
+        raise ConfigError(
+            f"num_return_sequences is {chosen['num_return_sequences']}, but a question has one "
+            "answer. Ask it several times, with do_sample=True and another seed each time."
+        )
     seed = chosen.pop("seed", None)
     if seed is not None:
         torch.manual_seed(seed)
@@ -108,12 +121,8 @@ def _prompt(
     features: ImageFeatures,
     regions: Regions | None,
     counts: Sequence[int],
-    beams: int,
 ) -> dict[str, Any]:
-    """What `generate` starts with: tokens, which of them live, and the features among them.
-
-    For beams, a cache that holds the features already; the other arguments are those of `generate`.
-    """
+    """What `generate` starts with: tokens, which of them live, and the features among them."""
     input_ids, attention_mask = text.input_ids, text.attention_mask
     image = rows_of(model.image_tokens(features, regions), counts)
     seen: dict[str, Any] = {"image_features": image}
@@ -126,9 +135,14 @@ def _prompt(
         pixels = [cast(value, model) for value in text.object_pixels]
         seen["object_features"] = model.encode_objects(pixels, text.object_mask)
     _check_room(model, attention_mask)
-    if beams > 1 and _ends_in_words(model, input_ids):
-        seen = {"past_key_values": _read(model, input_ids, attention_mask, seen, beams)}
     return {"input_ids": input_ids, "attention_mask": attention_mask, **seen}
+
+
+def _may_read_ahead(model: ParfocalForConditionalGeneration, chosen: Mapping[str, Any]) -> bool:
+    """Return True if nobody has a say in whether there is a cache, or which."""
+    own = model.generation_config
+    usual = own.use_cache is not False and own.cache_implementation is None
+    return usual and not any(name in chosen for name in _OWN_CACHE)
 
 
 def _ends_in_words(model: ParfocalForConditionalGeneration, input_ids: Tensor) -> bool:
@@ -139,30 +153,27 @@ def _ends_in_words(model: ParfocalForConditionalGeneration, input_ids: Tensor) -
 
 
 def _read(
-    model: ParfocalForConditionalGeneration,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    seen: Mapping[str, Any],
-    beams: int,
-) -> Cache:
+    model: ParfocalForConditionalGeneration, prompt: Mapping[str, Any], beams: int
+) -> dict[str, Any]:
     """Read questions but for their last token, once for all beams; `generate` reads once a beam.
 
     Args:
         model: reads.
-        input_ids: int[B, L].
-        attention_mask: int[B, L].
-        seen: the features in the questions.
+        prompt: of `_prompt`.
         beams: of a question.
 
     Returns:
-        A cache of B * beams rows, those of a question next to each other.
+        A prompt with a cache of B * beams rows, those of a question next to each other, in place of
+        features.
     """
+    seen = dict(prompt)
+    input_ids, attention_mask = seen.pop("input_ids"), seen.pop("attention_mask")
     output = model(
         input_ids[:, :-1], attention_mask[:, :-1], use_cache=True, logits_to_keep=1, **seen
     )
     cache: Cache = output.past_key_values
     cache.batch_repeat_interleave(beams)
-    return cache
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
 
 
 def _check_room(model: ParfocalForConditionalGeneration, attention_mask: Tensor) -> None:

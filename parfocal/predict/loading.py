@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from parfocal.detectors.weights import resolve_device
 from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import BUNDLED, bundled_folder, fetch, is_hub_id, refuse_gaps
+from parfocal.hub import BUNDLED, bundled_folder, fetch, first_line, is_hub_id, refuse_gaps
 from parfocal.models.checkpoints import official
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -84,8 +85,10 @@ def load(
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
+    except (
+        OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
+    ) as err:  # fmt: skip
+        raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     refuse_gaps(folder, report)
     return Predictor(loaded.to(where), processor, str(model), finder)
 
@@ -126,9 +129,17 @@ def check_finder(model: str | Path) -> None:
     reads = family == "mg_llava"
     if family is None:
         _refuse_remote_code(folder)
-        reads = reads_detections(ParfocalConfig.from_pretrained(folder, local_files_only=True))
+        reads = reads_detections(_config_of(folder))
     if not reads:
         raise no_finder(str(model))
+
+
+def _config_of(folder: Path) -> ParfocalConfig:
+    """The config of one of our own checkpoints; CheckpointError if it is none."""
+    try:
+        return ParfocalConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as err:
+        raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
 
 
 def _require_spoken(name: str, processor: ParfocalProcessor, dialect: str | None) -> None:

@@ -136,7 +136,7 @@ def predict_scenes(
         answered: dict[str, Prediction] = {}
         for task in TASKS:
             asked = [item for item in items if item.task == task and task not in skipped]
-            for part in _chunks(asked, batch_size):
+            for part in _parts(asked, batch_size, whole=task == "name"):
                 try:
                     found = _ASK[task](predictor, part, pictures)
                 except ConfigError as err:
@@ -150,6 +150,23 @@ def predict_scenes(
         yield from (answered[item.id] for item in items if item.task not in skipped)
         for _ in scenes:
             on_image()
+
+
+def _parts(items: Sequence[Prediction], size: int, whole: bool) -> Iterator[Sequence[Prediction]]:
+    """Items in parts of `size`; `whole` ones end with a picture, whose regions are named together.
+
+    >>> from types import SimpleNamespace as Item
+    >>> items = [Item(image=name) for name in "aabbb"]
+    >>> [[item.image for item in part] for part in _parts(items, 1, whole=True)]
+    [['a', 'a'], ['b', 'b', 'b']]
+    """
+    start = 0
+    while start < len(items):
+        end = min(start + size, len(items))
+        while whole and end < len(items) and items[end].image == items[end - 1].image:
+            end += 1
+        yield items[start:end]
+        start = end
 
 
 _Pictures = dict[str, "Image.Image"]

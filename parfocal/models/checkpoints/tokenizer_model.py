@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import (
     AddedToken,
     Regex,
@@ -102,8 +103,10 @@ def read_tokenizer(
         tokenizer: PreTrainedTokenizerBase = _build(folder, read_pieces(path), start)
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, ImportError) as err:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, TypeError, ImportError, StrictDataclassError) as err:
             raise CheckpointError(
                 f"{folder} holds no tokenizer that can be read (tokenizer.json or {FILE_NAME})."
             ) from err

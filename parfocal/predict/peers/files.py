@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError
@@ -52,7 +53,15 @@ def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             output_loading_info=True,
             **common,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        KeyError,
+        SafetensorError,
+        StrictDataclassError,
+    ) as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     if not hasattr(processor, "image_processor"):
         raise CheckpointError(

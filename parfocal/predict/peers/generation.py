@@ -282,6 +282,7 @@ class GenerativePeer(PeerPredictor):
             "num_beams": 1,
             "early_stopping": False,
             "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
             "max_length": None,
             "max_new_tokens": settings.max_new_tokens or MAX_NEW_TOKENS,
             "pad_token_id": tokenizer.pad_token_id,

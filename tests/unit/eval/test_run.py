@@ -142,6 +142,11 @@ def test_what_was_answered_before_a_failure_is_kept(
     assert [path.name for path in out.iterdir()] == [partial.name]
     assert len(list(read_predictions(partial))) == 10
     assert f"10 answers so far are in {partial}" in caplog.text
+    with pytest.raises(KeyboardInterrupt):  # at once
+        run_benchmark("scenes", oracle, out, batch_size=1)
+    (kept,) = out.iterdir()
+    assert kept.name == "predictions.jsonl.partial.1"
+    assert len(list(read_predictions(kept))) == 10
 
 
 def test_a_failure_before_any_answer_leaves_no_file(tmp_path: Path) -> None:

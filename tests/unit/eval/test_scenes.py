@@ -148,6 +148,22 @@ def test_predictions_do_not_depend_on_batch_size(oracle: Any, scene_set: SceneSe
     assert [p.image for p in runs[0]] == ["s0"] * 10 + ["s1"] * 7
 
 
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_the_regions_of_a_picture_are_named_together(
+    oracle: Any, scene_set: SceneSet, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    describe, counts = oracle.describe_regions_batch, []
+
+    def spy(images: Any, boxes: Any) -> Any:
+        counts.extend(map(len, boxes))
+        return describe(images, boxes)
+
+    monkeypatch.setattr(oracle, "describe_regions_batch", spy)
+    list(predict_scenes(oracle, scene_set, size))
+    assert counts == [len(scene.regions) for scene in scene_set.scenes]
+    assert max(counts) > 1
+
+
 def test_questions_are_asked_in_full_batches(oracle: Any, scene_set: SceneSet) -> None:
     list(predict_scenes(oracle, scene_set, 3))
     assert [size for task, size in oracle.calls if task == "locate"] == [3, 1, 3]

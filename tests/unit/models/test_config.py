@@ -12,6 +12,7 @@ from parfocal.models.config import ParfocalConfig, TokenIds
 from parfocal.models.config_regions import ProposerConfig, RegionsConfig
 from parfocal.models.config_vision import FusionConfig, ProjectorConfig, TowerConfig, VisionConfig
 from parfocal.models.presets import tiny
+from parfocal.models.vision import backbone_config
 
 PARTS = (
     TowerConfig,
@@ -150,7 +151,63 @@ def test_a_near_miss_at_the_top_is_refused(name):
         ParfocalConfig(**{name: {}})
 
 
+@pytest.mark.parametrize(
+    ("part", "values", "said"),
+    [
+        (ProposerConfig, {"refine": "false"}, "refine is 'false'; it must be bool"),
+        (ProposerConfig, {"max_regions": "20"}, "max_regions is '20'; it must be int"),
+        (ProposerConfig, {"max_regions": -1}, "max_regions is -1; it must be 1 or more"),
+        (ProposerConfig, {"score_threshold": True}, "True; it must be float"),
+        (ProposerConfig, {"decoder_heads": "8"}, r"'8'; it must be int \| None"),
+        (TowerConfig, {"level_layers": 3}, r"level_layers is 3; it must be tuple\[int, \.\.\.\]"),
+        (TowerConfig, {"image_mean": ["a"]}, "image_mean is"),
+        (TowerConfig, {"backbone": "resnet"}, "backbone is 'resnet'"),
+    ],
+)
+def test_values_of_other_types_are_refused(part, values, said):
+    with pytest.raises(ConfigError, match=said):
+        part.from_dict(values)
+
+
+def test_whole_numbers_are_numbers():
+    assert ProposerConfig(score_threshold=0, nms_threshold=1).nms_threshold == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"max_regions": 30}, "no field 'max_regions'; it is one of proposer"),
+        ({"hidden_size": 30}, "it is one of proposer and regions"),
+        (
+            {"text_config": {"model_type": "qwen2", "hiden_size": 64}},
+            "text_config has no field 'hiden_size'. Did you mean 'hidden_size'",
+        ),
+    ],
+)
+def test_what_a_part_would_not_see_is_refused(values, said):
+    with pytest.raises(ConfigError, match=said):
+        ParfocalConfig(**values)
+
+
+def test_a_misspelt_backbone_is_refused():
+    tower = TowerConfig(backbone={"model_type": "resnet", "hiden_sizes": [8, 16]})
+    with pytest.raises(ConfigError, match="backbone has no field 'hiden_sizes'"):
+        backbone_config(tower)
+
+
+def test_a_part_may_be_changed_in_a_config_that_is_read(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    changed = ParfocalConfig.from_pretrained(tmp_path, proposer={"score_threshold": 0.3})
+    assert changed.proposer == dataclasses.replace(tiny().proposer, score_threshold=0.3)
+    with pytest.raises(ConfigError, match="no field 'score_treshold'"):
+        changed.proposer = {"score_treshold": 0.3}
+
+
 def test_extras_of_transformers_are_admitted():
+    config = ParfocalConfig()
+    config.pad_token_id, config.eos_token_id = 3, 4
+    again = ParfocalConfig.from_dict(config.to_dict())
+    assert (again.pad_token_id, again.eos_token_id) == (3, 4)
     assert ParfocalConfig(attn_implementation="eager")._attn_implementation == "eager"
     assert ParfocalConfig(architectures=["X"]).architectures == ["X"]
 

@@ -14,6 +14,7 @@ import parfocal
 from parfocal.boxes import Boxes
 from parfocal.errors import CheckpointError, ConfigError
 from parfocal.images import image_frame
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.predict import load
 from parfocal.predict.loading import check_finder, model_folder
 from tests.unit.models.builders import build_mg_llava
@@ -54,6 +55,34 @@ def test_dtype_is_as_asked(saved, dtype, pictures):
     loaded = load(saved, device="cpu", dtype=dtype)
     assert loaded.model.dtype == torch.bfloat16
     assert len(loaded.ask(pictures[0], "Where?", max_new_tokens=2).proposals) > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"vision": 3}, {"text_config": {"model_type": "qwen2", "hidden_size": "a"}}],
+    ids=["number", "text"],
+)
+def test_values_of_other_types_in_a_config_are_refused(copy, change):
+    rewrite(copy / "config.json", **change)
+    with pytest.raises(CheckpointError, match=str(copy)):
+        load(copy, device="cpu")
+
+
+def test_the_code_of_a_tokenizer_is_not_run(copy):
+    (copy / "evil.py").write_text("raise SystemExit('ran')", encoding="utf-8")
+    evil = {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}
+    rewrite(copy / "tokenizer_config.json", auto_map=evil, tokenizer_class="Tok")
+    with pytest.raises(CheckpointError, match="contains custom code"):
+        load(copy, device="cpu")
+
+
+def test_weights_that_are_missing_are_refused_at_every_door(copy):
+    values = load_file(copy / "model.safetensors")
+    name = next(name for name in values if name.startswith("projector"))
+    values.pop(name)
+    save_file(values, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 weights are missing"):
+        ParfocalForConditionalGeneration.from_pretrained(copy)
 
 
 def test_an_unknown_name_says_what_there_is():

@@ -449,6 +449,23 @@ def test_beams_read_a_question_once_and_say_what_they_say_when_each_reads_it(
     assert once == again
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_without_a_cache_are_those_with_one(tiny_predictor, picture, beams):
+    questions = ["What?", "What is the first thing there?"]
+    ask = functools.partial(
+        tiny_predictor.ask_batch, [picture] * 2, questions, num_beams=beams, max_new_tokens=6
+    )
+    with_cache, without = [
+        [str(answer) for answer in ask(**options)] for options in ({}, {"use_cache": False})
+    ]
+    assert with_cache == without
+
+
+def test_a_question_has_one_answer(tiny_predictor, picture):
+    with pytest.raises(ConfigError, match="num_return_sequences is 2, but a question has one"):
+        tiny_predictor.ask(picture, "What?", num_return_sequences=2, do_sample=True)
+
+
 def test_a_question_that_ends_in_a_feature_is_left_to_generate(tiny_predictor):
     ids = tiny_predictor.model.config.token_ids
     word = torch.tensor([[ids.image, 5], [ids.image, 6]])
