@@ -89,7 +89,8 @@ def _fits(value: Any, hint: Any) -> bool:
         kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
         return isinstance(value, tuple | list) and all(map(_fits, value, kinds))
     if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and value is not bool(value)
+        wanted = int if hint is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool)
     return hint is Any or isinstance(value, origin or hint)
 
 
