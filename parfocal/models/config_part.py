@@ -71,9 +71,10 @@ def refuse_misspelt(values: Mapping[str, Any], config: PreTrainedConfig, where: 
     Raises:
         ConfigError: naming such a key, and the field.
     """
+    # a letter off, no more: keys of some families are near to those of others
     known = [*(item.name for item in dataclasses.fields(config)), *config.attribute_map]
     for key in values:
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.94)
         if close and key not in known:
             raise ConfigError(f"{where} has no field {key!r}. Did you mean {close[0]!r}?")
 
