@@ -511,7 +511,8 @@ def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
     words += ["--track", "none", "--accelerate", "fsdp"]
     done = run(*words, "--out", tmp_path, "--resume")
     assert (done.code, done.out, done.err) == (0, "", f"wrote {tmp_path / 'model'}\n")
-    machine = Runtime("files", micro_batch=4, features="seen", stages=("language",))
+    data, features = (str(Path(name).resolve()) for name in ("files", "seen"))
+    machine = Runtime(data, micro_batch=4, features=features, stages=("language",))
     assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True, machine, "fsdp", True)]
 
 
