@@ -1,7 +1,7 @@
 """Proposal recall per CPU minute: deformable DETR and dense proposer at mini's size.
 
 Both train mini's perception stage with the same tower, pictures, losses beside the proposer's own,
-optimiser and seed, one after the other in one process with one thread; the clock is process time
+optimiser (AdamW) and seed, one after the other in one process with one thread; the clock is process time
 and leaves evaluation out. Run as
 
     python benchmarks/bench_proposers.py --minutes 6 --out OUT.json
@@ -87,7 +87,10 @@ def curve(kind: str, minutes: float, points: int, eval_samples: int) -> list[dic
     )  # pictures that the dense proposer would see: both get its schedule
     first = recipe.stages[0]
     trainable = tuple(part for part in first.trainable if part != "refiner")
-    stage = dataclasses.replace(first, trainable=trainable, samples=budget, batch_size=16)
+    optim = dataclasses.replace(first.optim, muon=())  # it names parts of one proposer
+    stage = dataclasses.replace(
+        first, trainable=trainable, samples=budget, batch_size=16, optim=optim
+    )
     dataset = SceneDataset(SceneReader("train", 4 * budget, recipe.sides))
     with tempfile.TemporaryDirectory() as folder:
         run_stage(

@@ -371,9 +371,9 @@ def _recipe(
 
 
 def _sized(stage: Stage, samples: int, batch_size: int) -> Stage:
-    """One of mini's stages at another size, with warm-up for a twentieth of it."""
-    steps = max(1, samples // batch_size)
-    optim = dataclasses.replace(stage.optim, warmup_steps=max(1, min(80, steps // 20)))
+    """One of mini's stages at another size, with AdamW alone and warm-up for a twentieth of it."""
+    warmup = max(1, min(80, samples // batch_size // 20))
+    optim = dataclasses.replace(stage.optim, warmup_steps=warmup, muon=(), lr_factors={})
     return dataclasses.replace(stage, samples=samples, batch_size=batch_size, optim=optim)
 
 

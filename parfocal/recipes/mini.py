@@ -32,7 +32,7 @@ APPEARANCE = (
 
 # pictures of the three stages, and pictures of the benchmark at the end
 BUDGETS: dict[str, tuple[int, int, int, int | None]] = {
-    "full": (144_000, 96_000, 19_200, None),
+    "full": (96_000, 44_000, 10_400, None),
     "smoke": (1_600, 640, 160, 16),  # minutes: everything runs, little is learned
 }
 
@@ -57,25 +57,29 @@ def mini(budget: str = "full") -> Recipe:
         optim=Optim(
             lr=2e-3, weight_decay=0.02, warmup_steps=min(80, seen // 160), final_lr_ratio=0.01,
             max_grad_norm=5.0,
+            muon=(
+                "backbone.encoder", "vision.pyramid", "proposer.stem", "refiner.hidden", "regions",
+            ),
         ),
     )  # fmt: skip
     language = Stage(
-        "language", "language", samples=talked_about, batch_size=16, eval_samples=0,
+        "language", "language", samples=talked_about, batch_size=32, eval_samples=0,
         region_loss_weight=4.0,
         trainable=(
             "projector", "regions.position", "regions.context.project", "regions.balance",
             "regions.lift", "regions.norm", "text",
         ),
         optim=Optim(
-            lr=1.2e-3, weight_decay=0.01, warmup_steps=min(100, talked_about // 80),
+            lr=1.6e-3, weight_decay=0.01, warmup_steps=min(100, talked_about // 160),
             final_lr_ratio=0.02, max_grad_norm=1.0,
+            muon=("text.model.layers",), lr_factors={"text.model.layers": 2.0},
         ),
     )  # fmt: skip
     # all words of an answer alike, as captions need; the mean with its start points better
     wording = dataclasses.replace(
         language, name="wording", samples=polished, region_loss_weight=1.0, start_share=0.5,
         optim=dataclasses.replace(
-            language.optim, lr=7e-4, warmup_steps=min(30, polished // 80)
+            language.optim, lr=1e-3, warmup_steps=min(30, polished // 160)
         ),
     )  # fmt: skip
     return Recipe(
