@@ -1,8 +1,8 @@
 """Proposal recall per CPU minute: deformable DETR and dense proposer at mini's size.
 
 Both train mini's perception stage with the same tower, pictures, losses beside the proposer's own,
-optimiser (AdamW) and seed, one after the other in one process with one thread; the clock is process time
-and leaves evaluation out. Run as
+optimiser (AdamW) and seed, one after the other in one process with one thread; the clock is process
+time and leaves evaluation out. Run as
 
     python benchmarks/bench_proposers.py --minutes 6 --out OUT.json
 

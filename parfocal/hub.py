@@ -66,6 +66,15 @@ def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = Fal
         logger.warning("%s: %d weights are not used, such as %s", source, len(extra), min(extra))
 
 
+def load_errors() -> tuple[type[Exception], ...]:
+    """What Transformers raises where the files of a checkpoint do not fit it, or each other."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    common = (OSError, ValueError, TypeError, RuntimeError, KeyError)
+    return (*common, SafetensorError, StrictDataclassError)
+
+
 def first_line(err: BaseException) -> str:
     """The first line of an error's message, or its kind."""
     lines = str(err).strip().splitlines()

@@ -16,7 +16,7 @@ from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import fetch, first_line, is_hub_id, refuse_gaps
+from parfocal.hub import fetch, first_line, is_hub_id, load_errors, refuse_gaps
 
 if TYPE_CHECKING:
     import torch
@@ -143,8 +143,6 @@ def _load(
     table: dict[str, str], model: str, device: Any, dtype: Any, settings: dict[str, Any]
 ) -> Any:
     """An instance of the class of `table` that reads the checkpoint's model type."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoProcessor
 
     from parfocal.detectors.weights import resolve_device
@@ -162,15 +160,7 @@ def _load(
         network, report = kind.NETWORK.from_pretrained(
             source, dtype=dtype, output_loading_info=True, **common
         )
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        KeyError,
-        SafetensorError,
-        StrictDataclassError,
-    ) as err:
+    except load_errors() as err:
         if isinstance(err, CheckpointError):
             raise
         hint = f" To download it, pass the hub id itself: {source!r}." if model in hub_ids else ""

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from parfocal.detectors.weights import resolve_device
 from parfocal.dialects import get_dialect
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import BUNDLED, bundled_folder, fetch, first_line, is_hub_id, refuse_gaps
+from parfocal.hub import (
+    BUNDLED,
+    bundled_folder,
+    fetch,
+    first_line,
+    is_hub_id,
+    load_errors,
+    refuse_gaps,
+)
 from parfocal.models.checkpoints import official
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -85,9 +91,7 @@ def load(
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
         )
-    except (
-        OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
-    ) as err:  # fmt: skip
+    except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     refuse_gaps(folder, report)
     return Predictor(loaded.to(where), processor, str(model), finder)
@@ -138,7 +142,7 @@ def _config_of(folder: Path) -> ParfocalConfig:
     """The config of one of our own checkpoints; CheckpointError if it is none."""
     try:
         return ParfocalConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as err:
+    except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
 
 

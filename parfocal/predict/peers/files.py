@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from parfocal.errors import CheckpointError
-from parfocal.hub import first_line, refuse_gaps
+from parfocal.hub import first_line, load_errors, refuse_gaps
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,7 @@ def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             output_loading_info=True,
             **common,
         )
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        KeyError,
-        SafetensorError,
-        StrictDataclassError,
-    ) as err:
+    except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     if not hasattr(processor, "image_processor"):
         raise CheckpointError(
