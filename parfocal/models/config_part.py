@@ -87,8 +87,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, choice) for choice in inner)
     if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
         kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return isinstance(value, tuple | list) and all(map(_fits, value, kinds))
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
     if hint in (int, float):
         wanted = int if hint is int else (int, float)
         return isinstance(value, wanted) and not isinstance(value, bool)

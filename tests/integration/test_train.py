@@ -25,13 +25,13 @@ STEPS = {"perception": 16, "language": 12, "wording": 4}
 
 
 def toy(budget: str) -> Recipe:
-    """Mini's recipe with few steps, small pictures and the tiny model."""
+    """Mini's recipe with few steps, by AdamW alone, small pictures and the tiny model."""
     stages = tuple(
         dataclasses.replace(
             stage,
             samples=4 * STEPS[stage.name],
             batch_size=4,
-            optim=dataclasses.replace(stage.optim, lr=3e-3, warmup_steps=2),
+            optim=dataclasses.replace(stage.optim, lr=3e-3, warmup_steps=2, muon=(), lr_factors={}),
             eval_samples=4 if stage.name == "perception" else 0,
         )
         for stage in mini().stages

@@ -518,7 +518,7 @@ def started(monkeypatch) -> list:
 def test_overrides_reach_recipe_and_model(started, tmp_path):
     assignments = [
         "seed=7",
-        "stages.language.samples=32",
+        "stages.language.samples=64",
         'model_overrides={"proposer": {"score_threshold": 0.5}}',
     ]
     model = run_recipe("mini", assignments, tmp_path, processes=1)

@@ -25,7 +25,7 @@ from parfocal.train.detection import DetectionObjective
 from parfocal.train.parameters import freeze
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.stages import build_language_objective
-from parfocal.train.trainer import StageTrainer, run_stage
+from parfocal.train.trainer import StageTrainer, _choose_what_trains, run_stage
 
 FIND = Stage(
     "find", "detection", ("proposer", "regions.pool"), samples=6, batch_size=2,
@@ -59,23 +59,31 @@ def test_a_stage_moves_what_it_trains_and_nothing_else(make_model, processor, da
     assert not torch.equal(objective.region_kind.weight, heads)
 
 
-def test_freezing_takes_prefixes_of_whole_names(make_model, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+def test_freezing_takes_prefixes_of_whole_names(make_model):
     objective = DetectionObjective(make_model(), len(KINDS))
     stage = dataclasses.replace(FIND, trainable=("regions.context.identity", "text"))
-    with caplog.at_level(logging.INFO, logger="parfocal"):
-        freeze(objective, stage)
+    freeze(objective, stage)
     trained = {name for name, v in objective.model.named_parameters() if v.requires_grad}
     assert trained
     assert all(name.startswith(("regions.context.identity.", "text.")) for name in trained)
     assert {name.split(".")[0] for name in trained} == {"regions", "text"}
     assert all(value.requires_grad for value in objective.cell_kind.parameters())
-    count = sum(v.numel() for v in objective.model.parameters() if v.requires_grad)
-    assert f"{count} parameters train" in caplog.text
     # a later stage thaws and freezes anew
     freeze(objective, dataclasses.replace(FIND, trainable=("proposer",)))
     trained = {name for name, v in objective.model.named_parameters() if v.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"proposer"}
+
+
+def test_what_trains_is_told_when_a_stage_begins(make_model, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    objective = DetectionObjective(make_model(), len(KINDS))
+    with caplog.at_level(logging.INFO, logger="parfocal"):
+        _choose_what_trains(objective, CONTEXT)
+    counts = [0, 0]
+    for value in objective.model.parameters():
+        counts[not value.requires_grad] += value.numel()
+    assert f"{counts[0]} parameters train, {counts[1]} are frozen" in caplog.text
+    assert min(counts) > 0
 
 
 @pytest.mark.parametrize("prefix", ["propose", "proposer.nothing", "visoin", ""])
