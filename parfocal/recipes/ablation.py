@@ -1,9 +1,9 @@
 """The papers' ablations at toy size: comparisons whose arms differ in one thing, on seeded scenes.
 
-An arm is the base and a difference. The base is mini's plan with a smaller language model: one
-language stage on frozen perception, on scenes of few kinds of objects. All arms of a seed see the
-same scenes, as many of them, in batches as large, for as many steps. An arm that stands in several
-comparisons is run once.
+An arm is the base and a difference. The base is mini's plan with a language model of fewer layers:
+one language stage on frozen perception, on scenes of few kinds of objects. All arms of a seed see
+the same scenes, as many of them, in batches as large, for as many steps. An arm that stands in
+several comparisons is run once.
 
 Towers and language models of the papers were trained by others beforehand; here mini's own
 perception and runs that all arms and seeds share stand for them (`SHARED`).
@@ -91,6 +91,7 @@ class Budget:
         perception_batch: pictures a step of these.
         language: pictures of the language stage of every arm.
         language_batch: pictures a step of it.
+        language_lr: its learning rate, of AdamW; where mini's stage has factors, times these.
         scenes: validation scenes that every arm is scored on.
         kinds: number of kinds of objects in scenes; 0: all.
         num_objects: fewest and most objects in one.
@@ -105,6 +106,7 @@ class Budget:
     perception_batch: int
     language: int
     language_batch: int
+    language_lr: float
     scenes: int
     kinds: int
     num_objects: tuple[int, int]
@@ -124,25 +126,26 @@ def _detail(image_size: int, sizes: tuple[int, ...], depths: tuple[int, ...]) ->
 
 
 BUDGETS: dict[str, Budget] = {
-    # minutes an arm, with under a third of the pictures of mini's language stage
+    # minutes an arm, with a ninth of the pictures of mini's language stage: half as wide a language
+    # model names regions as well, and does not yet find them by name when this one does
     "small": Budget(
         "mini",
         {
             "text_config": {  # its words come with the tokenizer
-                "model_type": "qwen2", "vocab_size": VOCAB_SIZE, "hidden_size": 128,
-                "intermediate_size": 352, "num_hidden_layers": 3, "num_attention_heads": 2,
-                "num_key_value_heads": 2, "max_position_embeddings": 1024,
-                "tie_word_embeddings": True, "initializer_range": 128**-0.5,
+                "model_type": "qwen2", "vocab_size": VOCAB_SIZE, "hidden_size": 256,
+                "intermediate_size": 704, "num_hidden_layers": 3, "num_attention_heads": 4,
+                "num_key_value_heads": 4, "max_position_embeddings": 1024,
+                "tie_word_embeddings": True, "initializer_range": 256**-0.5,
             },
         },
         _detail(384, (24, 48, 96, 192), (1, 1, 2, 1)), sight="mini",
-        perception=12_800, perception_batch=32, language=12_800, language_batch=16, scenes=200,
-        kinds=24, num_objects=(2, 6),
+        perception=12_800, perception_batch=32, language=4_800, language_batch=8,
+        language_lr=1.2e-3, scenes=200, kinds=24, num_objects=(2, 6),
     ),
     "smoke": Budget(  # seconds an arm: everything runs, nothing is learned
         "tiny", {}, _detail(192, (8, 8, 8, 16), (1, 1, 1, 1)), sight="",
-        perception=16, perception_batch=4, language=16, language_batch=4, scenes=2,
-        kinds=0, num_objects=(2, 10), sides=(96,),
+        perception=16, perception_batch=4, language=16, language_batch=4, language_lr=1.2e-3,
+        scenes=2, kinds=0, num_objects=(2, 10), sides=(96,),
     ),
 }  # fmt: skip
 
@@ -315,9 +318,13 @@ def arm_recipe(arm: Arm, seed: int, budget: str, out: Path) -> Recipe:
     """
     sizes = BUDGETS[budget]
     weights = {part: _source(run, sizes, out) for part, run in arm.weights.items()}
+    stage = _sized(_LANGUAGE, sizes.language, sizes.language_batch)
+    optim = dataclasses.replace(stage.optim, lr=sizes.language_lr)
+    if "text" not in arm.trainable:  # whose layers Muon trains
+        optim = dataclasses.replace(optim, muon=(), lr_factors={})
     stage = dataclasses.replace(
-        _sized(_LANGUAGE, sizes.language, sizes.language_batch), trainable=arm.trainable,
-        alignment_weight=arm.alignment_weight, eval_samples=0,
+        stage, trainable=arm.trainable, alignment_weight=arm.alignment_weight, eval_samples=0,
+        optim=optim,
     )  # fmt: skip
     name = f"ablate-{arm.name}"
     return _recipe(name, stage, _difference(arm, sizes), weights, seed, budget)
@@ -371,9 +378,9 @@ def _recipe(
 
 
 def _sized(stage: Stage, samples: int, batch_size: int) -> Stage:
-    """One of mini's stages at another size, with AdamW alone and warm-up for a twentieth of it."""
+    """One of mini's stages at another size, with warm-up for a twentieth of it."""
     warmup = max(1, min(80, samples // batch_size // 20))
-    optim = dataclasses.replace(stage.optim, warmup_steps=warmup, muon=(), lr_factors={})
+    optim = dataclasses.replace(stage.optim, warmup_steps=warmup)
     return dataclasses.replace(stage, samples=samples, batch_size=batch_size, optim=optim)
 
 
