@@ -27,6 +27,7 @@ from parfocal.models.text_batch import IGNORED, TextBatch
 from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.slots import resolve_boxes, scatter_slots
 from parfocal.train.turn_attention import NAME, lay_out
+from parfocal.train.unseen import look_at
 
 
 @dataclass
@@ -86,7 +87,13 @@ class LanguageObjective(nn.Module):
             tokens of an answer point, most only have to be well-formed.
         offer_ground_boxes: let the boxes of answers join the proposals (Groma, section 3.4).
         alignment_weight: how much the terms that align count beside answers.
+
+    Attributes:
+        blank: what batches look at in place of pictures and object images that they have none of,
+            see `parfocal.train.unseen`; None where nothing has to.
     """
+
+    blank: list[Tensor] | Perception | None = None
 
     def __init__(
         self,
@@ -187,6 +194,8 @@ class LanguageObjective(nn.Module):
         if self.aligns:
             terms |= self._alignment(seen.regions, boxes, mask, labels, compared, counts)
             loss = loss + self.alignment_weight * (terms["names"] + terms["comparisons"])
+        if self.training:
+            loss = loss + self._unseen(pixel_values, text, loss)
         terms |= seen.terms
         return ObjectiveOutput(loss, {name: value.detach() for name, value in terms.items()})
 
@@ -217,6 +226,19 @@ class LanguageObjective(nn.Module):
         live = model.live_mask(input_ids, text.attention_mask, rows_of(regions.mask, pictures))
         vectors = None if regions.features is None else rows_of(regions.features, pictures)
         return _Seen(input_ids, labels, live, image, vectors, regions, terms)
+
+    def _unseen(
+        self, pixel_values: list[Tensor] | Perception, text: TextBatch, loss: Tensor
+    ) -> Tensor:
+        """0, with gradients of 0 for what a batch did without, where those are waited for."""
+        if self.blank is not None:
+            pictures, objects = not pixel_values, text.object_pixels is None
+            return look_at(self.model, self.blank, loss.device, pictures, objects)
+        if loss.requires_grad:
+            return torch.zeros_like(loss)
+        # words alone, and nothing that reads them trains
+        trained = (value for value in self.parameters() if value.requires_grad)
+        return sum((0 * value.sum() for value in trained), torch.zeros_like(loss))
 
     def _pointing(self, labels: Tensor) -> Tensor:
         """Which labels name a region, or stand for the name of one: bool, the shape of `labels`."""

@@ -31,6 +31,7 @@ from parfocal.errors import ConfigError
 from parfocal.images import image_digest
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
+from parfocal.models.outputs import Perception
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.arguments import divide, num_workers
 from parfocal.train.augment import AUGMENTS
@@ -51,11 +52,14 @@ from parfocal.train.grouping import WINDOW
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.runtime import device, process_rank, world_size
+from parfocal.train.runtime import device, divides_weights, process_rank, world_size
 from parfocal.train.trainer import run_stage
+from parfocal.train.unseen import blank_picture
 from parfocal.train.validate import Samples, check_scorable, pointing_accuracy, proposal_recall
 
 logger = logging.getLogger(__name__)
+
+_LAST = "final"  # marks scores of what a stage has left in its log
 
 VALIDATION_SIDE = 256  # longer side of validation scenes, pixels
 
@@ -153,7 +157,7 @@ def score_stage(
     context: StageContext,
     out: Path,
 ) -> None:
-    """Score what a stage has left, and write it behind the lines of its log."""
+    """Score what a stage has left, if on anything, and write it behind the lines of its log."""
     stage, rows = context.stage, validation_rows(context, processor)
     if rows is None:
         return
@@ -161,7 +165,14 @@ def score_stage(
         stage = counted(stage, open_stage(context))
     scores = validate(model.to(device()), processor, stage, rows)
     logger.info("stage %s: %s", stage.name, scores)
-    JsonLog(out / "metrics.jsonl").write(stage.steps, scores)
+    JsonLog(out / "metrics.jsonl").write(stage.steps, {**scores, _LAST: True})
+
+
+def is_scored(out: Path) -> bool:
+    """Whether the log of a stage in `out` ends with scores of what the stage has left."""
+    path = out / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return bool(lines) and f'"{_LAST}"' in lines[-1]
 
 
 def validation_rows(context: StageContext, processor: ParfocalProcessor) -> Samples | None:
@@ -246,6 +257,8 @@ def _on_mixture(
             region_weight=stage.region_loss_weight,
             offer_ground_boxes=stage.offer_ground_boxes,
         )
+        if divides_weights():
+            objective.blank = _blank(model, seen=cache is not None)
     loader = MixtureLoader(
         opened,
         micro,
@@ -256,6 +269,16 @@ def _on_mixture(
         window=window,
     )
     return objective, EndlessBatches(loader)
+
+
+@torch.no_grad()
+def _blank(model: ParfocalForConditionalGeneration, seen: bool) -> list[Tensor] | Perception:
+    """What a batch of words alone looks at, as batches have pictures: as they are, or as `seen`."""
+    blank = blank_picture(model.config)
+    if not seen:
+        return blank
+    where = next(model.vision.parameters()).device
+    return model.perceive([value.to(where) for value in blank])
 
 
 def _remembered(
