@@ -121,20 +121,32 @@ def train(
 
     chosen, before = assignments or [], out if resume else None
     runtime = _runtime(
-        before, stage=stage, data=data, micro_batch=micro_batch, features=features, track=track
+        before,
+        stage=stage,
+        data=data,
+        micro_batch=micro_batch,
+        features=features,
+        track=track,
+        processes=processes,
     )
     if recipe == "ablate":
         _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
         _ablate(chosen, out, processes, resume, runtime, print_config, dry_run, as_json)
     elif print_config:
-        sys.stdout.write(recipes.get_recipe(recipe, chosen).to_json() + "\n")
+        sys.stdout.write(recipes.recipe_of_run(recipe, chosen, before).to_json() + "\n")
     elif dry_run:
         resolved = recipes.recipe_of_run(recipe, chosen, before)
-        _show_plan(recipe, resolved, before, runtime, processes, tflops, as_json)
+        _show_plan(recipe, resolved, before, runtime, accelerate, tflops, as_json)
     else:
         logging.getLogger("parfocal").setLevel(logging.INFO)
         model = recipes.run_recipe(
-            recipe, chosen, out, processes, resume, runtime, accelerate, begin=not prepare
+            recipe,
+            chosen,
+            out,
+            resume=resume,
+            runtime=runtime,
+            accelerate=accelerate,
+            begin=not prepare,
         )
         show.show_saved(model)
 
@@ -147,6 +159,7 @@ def _runtime(
     micro_batch: int | None,
     features: Path | None,
     track: list[str] | None,
+    processes: int | None,
 ) -> Runtime:
     """What the run is told of the machine: what is given, else what the one in `before` was."""
     from parfocal.train.runtime import Runtime
@@ -155,6 +168,7 @@ def _runtime(
         "data": str(data.resolve()) if data else None,  # a run may go on from another folder
         "micro_batch": micro_batch,
         "features": str(features.resolve()) if features else None,
+        "processes": processes,
         "trackers": tuple(item for item in track if item != "none") if track else None,
     }
     start = Runtime(trackers=_trackers()) if before is None else Runtime.of(before)
@@ -206,7 +220,7 @@ def _show_plan(
     recipe: Recipe,
     before: Path | None,
     runtime: Runtime,
-    processes: int | None,
+    accelerate: str | None,
     tflops: float,
     as_json: bool,
 ) -> None:
@@ -219,24 +233,31 @@ def _show_plan(
     from parfocal.errors import ConfigError
     from parfocal.eval.benchmarks import BENCHMARKS
     from parfocal.train.plan import plan
-    from parfocal.train.processes import default_processes
-    from parfocal.train.run import done_stages
+    from parfocal.train.processes import default_processes, divided_states
+    from parfocal.train.run import configuration_of, done_stages
 
     done = () if before is None else done_stages(recipe, before)
-    refused = ()
+    refused: list[str] = []
+    divided: tuple[str, ...] = ()
     try:
         config, processor = recipes.parts_of_run(recipe, name, before)
     except ConfigError as err:  # the tokenizer is not here, or cannot be built
-        config, processor, refused = recipes.config_of(recipe), None, (str(err),)
+        config, processor = recipes.config_of(recipe), None
+        refused.append(str(err))
+    try:
+        given = None if accelerate is None else recipes.accelerate_file(accelerate)
+        divided = divided_states(given or (before and configuration_of(before)))
+    except ConfigError as err:
+        refused.append(str(err))
     found = plan(
         recipe,
         config,
         processor,
-        runtime,
-        processes or default_processes(),
+        replace(runtime, processes=runtime.processes or default_processes()),
         benchmarks=BENCHMARKS,
         tflops=tflops,
         done=done,
+        divided=divided,
         problems=refused,
     )
     show_plan(found, as_json)

@@ -12,12 +12,15 @@ import os
 import shutil
 from pathlib import Path
 
+from parfocal.errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 LIST = "files.json"  # name -> bytes, written last
 _PREFIX = "checkpoint-"
 _PART = "checkpoint.part"
 STATE = "trainer_state.json"  # of Transformers
+_SHARING = "sharing.json"  # how many processes wrote it, and how they share the work
 
 
 def part_folder(out: Path, clear: bool = False) -> Path:
@@ -76,6 +79,39 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
+
+
+def write_sharing(folder: Path, processes: int, way: str) -> None:
+    """Note in a checkpoint how many processes it is of, and how they share the work.
+
+    Args:
+        folder: of the checkpoint.
+        processes: how many.
+        way: `ddp`, `fsdp` or `deepspeed`; one process is `ddp`.
+    """
+    text = json.dumps({"processes": processes, "way": way})
+    (folder / _SHARING).write_text(text, encoding="utf-8")
+
+
+def check_sharing(folder: Path, processes: int, way: str) -> None:
+    """Refuse a checkpoint whose optimiser and random numbers other processes cannot go on with.
+
+    The arguments are those of `write_sharing`.
+
+    Raises:
+        ConfigError: saying how to go on.
+    """
+    now, path = {"processes": processes, "way": way}, folder / _SHARING
+    if not path.exists():
+        return
+    then = json.loads(path.read_text(encoding="utf-8"))
+    if then != now:
+        raise ConfigError(
+            f"{folder} is of {then['processes']} processes ({then['way']}), and now there are "
+            f"{processes} ({way}), which cannot go on to the same result. Resume with --processes "
+            f"{then['processes']} and the --accelerate of before, or remove the checkpoints of "
+            "this stage to begin it again."
+        )
 
 
 def prune(out: Path, keep: int) -> None:

@@ -39,7 +39,7 @@ from parfocal.train.data import AnswerCollator, conversations
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.optimizers import check_names
-from parfocal.train.parameters import freeze
+from parfocal.train.parameters import check_divisible, freeze
 from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import check_rows
@@ -135,20 +135,13 @@ def check_benchmarks(recipe: Recipe, known: Collection[str], found: Findings) ->
             found.problems.append(f"there is no benchmark {name!r}; choose from {sorted(known)}.")
 
 
-def divided(stage: Stage, world: int, runtime: Runtime, found: Findings) -> tuple[int, int] | None:
-    """Divide a step as `divide` does; None if it does not come out even."""
-    parts: tuple[int, int] | None = found.attempt(
-        lambda: divide(stage, world, runtime.micro_batch or None)
-    )
-    return parts
-
-
 def check_stages(
     recipe: Recipe,
     stages: Sequence[Stage],
     config: ParfocalConfig,
-    processes: int | None,
     runtime: Runtime,
+    divides: bool = False,
+    here: bool = True,
 ) -> None:
     """Refuse what would stop a stage when it begins, which may be hours after the first one does.
 
@@ -156,30 +149,57 @@ def check_stages(
         recipe: of the run.
         stages: of it, those that are to be trained now.
         config: of its model.
-        processes: that share every step; None if that is not known yet.
-        runtime: says how a step is divided, and where files are.
+        runtime: says how many processes divide a step, and where files are.
+        divides: processes are to hold parts of the weights, gradients or moments.
+        here: they are trained on this machine, now.
 
     Raises:
         ConfigError: naming all that is wrong.
     """
     found = Findings()
     for stage in stages:
-        prepare(meta_model(config), stage, found)
-        _check_scores(StageContext(recipe, stage, runtime), found)
-        if processes is not None:
-            divided(stage, processes, runtime, found)
+        objective = prepare(meta_model(config), stage, found)
+        found.attempt(partial(_open_scores, StageContext(recipe, stage, runtime)))
+        if here:
+            check_machine(stage, objective, runtime, divides, found)
     if found.problems:
         raise ConfigError(" ".join(found.problems))
 
 
-def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findings) -> None:
+def check_machine(
+    stage: Stage, objective: nn.Module, runtime: Runtime, divides: bool, found: Findings
+) -> tuple[int, int] | None:
+    """Look for what a stage needs of the machine that it is to train on.
+
+    Args:
+        stage: to be trained.
+        objective: of `prepare`.
+        runtime: says how many processes divide a step.
+        divides: processes are to hold parts of the weights, gradients or moments.
+        found: is told what is missing.
+
+    Returns:
+        As `divide` does; None if a step does not come out even.
+    """
+    if stage.lora is not None and stage.lora.quantized:
+        found.attempt(check_installed, f"stage {stage.name!r}: ")
+    if divides:
+        found.attempt(partial(check_divisible, stage, objective))
+    micro, world = runtime.micro_batch or None, max(1, runtime.processes)
+    parts: tuple[int, int] | None = found.attempt(partial(divide, stage, world, micro))
+    return parts
+
+
+def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findings) -> nn.Module:
     """Add the stage's adapters to a model on the meta device, and freeze what it freezes.
 
     Prefixes that name no parameter are passed over. Nothing is quantised: shapes stay as they are.
+
+    Returns:
+        The objective, as far as the names of its parameters go.
     """
     lora, where = stage.lora, f"stage {stage.name!r}: "
     if lora is not None and lora.quantized:
-        found.attempt(check_installed, where)
         found.attempt(lambda: check_layers(model.text), where)
     with torch.device("meta"):
         if lora is not None:
@@ -200,8 +220,9 @@ def prepare(model: ParfocalForConditionalGeneration, stage: Stage, found: Findin
             if len(found.problems) == before:
                 known.append(prefix)
         freeze(objective, dataclasses.replace(stage, trainable=tuple(known)))
-        return  # what the optimiser names may be what they meant
-    found.attempt(partial(check_names, objective, stage))
+    else:  # otherwise what the optimiser names may be what they meant
+        found.attempt(partial(check_names, objective, stage))
+    return objective
 
 
 def _objective(model: ParfocalForConditionalGeneration, stage: Stage) -> nn.Module:
@@ -222,9 +243,12 @@ def open_data(
     """
     if stage.mixture is None:
         return None
-    mixture = stage.mixture.under(runtime.data)
+    mixture, scored = stage.mixture.under(runtime.data), stage.eval_mixture
     remote = [source for source in mixture.sources if _is_remote(source)]
-    found.to_fetch += [f"source {item.name!r}: dataset {item.path}" for item in remote]
+    far = [source for source in scored.sources if _is_remote(source)] if scored else []
+    found.to_fetch += [f"source {item.name!r}: dataset {item.path}" for item in (*remote, *far)]
+    if not far:
+        found.attempt(partial(_open_scores, StageContext(recipe, stage, runtime)))
     refused = ""
     if not remote:
         try:
@@ -234,7 +258,6 @@ def open_data(
         else:
             for source in opened.sources:
                 _check_rows(source, found)
-            _check_scores(StageContext(recipe, stage, runtime), found)
             return opened
     before = len(found.problems)
     local = [source for source in mixture.sources if source not in remote]
@@ -249,12 +272,18 @@ def open_data(
     return None
 
 
-def _check_scores(context: StageContext, found: Findings) -> None:
-    """Open what a stage is scored on."""
+def _open_scores(context: StageContext) -> None:
+    """Open what a stage is scored on.
+
+    Raises:
+        ConfigError: if that is not possible.
+    """
     stage = context.stage
     if stage.eval_samples and stage.eval_mixture is not None:
-        where = f"stage {stage.name!r}: eval_mixture: "
-        found.attempt(partial(scored_rows, context), where)
+        try:
+            scored_rows(context)
+        except (ParfocalError, OSError) as err:
+            raise ConfigError(f"stage {stage.name!r}: eval_mixture: {err}") from err
 
 
 def _is_remote(source: MixtureSource) -> bool:

@@ -36,8 +36,8 @@ detection, RoIAlign, what an allocator wastes, and that frozen features can be k
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -118,6 +118,15 @@ class Memory:
     def total(self) -> int:
         """The sum."""
         return self.weights + self.copies + self.gradients + self.moments + self.activations
+
+    def divided(self, states: Collection[str], world: int) -> Memory:
+        """Where every process holds its part of some of it alone.
+
+        Args:
+            states: of `weights`, `gradients` and `moments`.
+            world: number of processes.
+        """
+        return replace(self, **{name: math.ceil(getattr(self, name) / world) for name in states})
 
 
 def meta_model(config: ParfocalConfig) -> ParfocalForConditionalGeneration:

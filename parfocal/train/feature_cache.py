@@ -87,6 +87,7 @@ class FeatureCache:
                     names = list(shard.keys())
             except SafetensorError as err:
                 logger.warning("%s is damaged (%s); its entries are computed anew.", path, err)
+                path.unlink(missing_ok=True)  # it was whole when it got its name
                 continue
             for name in names:
                 key, _, field = name.partition("/")

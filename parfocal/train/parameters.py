@@ -14,6 +14,7 @@ from parfocal.errors import CheckpointError, ConfigError
 from parfocal.train.adapters import is_adapter, own_name
 from parfocal.train.quantize import num_weights, quantized_names
 from parfocal.train.recipe import Stage
+from parfocal.train.rows import held_weights
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,15 @@ def freeze(objective: nn.Module, stage: Stage) -> None:
         value.requires_grad_(chosen or (adapted and is_adapter(name)))
 
 
-def trainable_counts(model: nn.Module) -> tuple[int, int]:
-    """How many parameters train and how many are frozen, however many bits each has."""
+def trainable_counts(model: nn.Module, first_row: int = 0) -> tuple[int, int]:
+    """How many parameters train and how many are frozen, however many bits each has.
+
+    Args:
+        model: or a part of it; the whole or the language model where `first_row` is given.
+        first_row: of the stage: rows of tables before it are frozen.
+    """
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    trained -= held_weights(model, first_row) if first_row else 0
     return trained, sum(map(num_weights, model.parameters())) - trained
 
 

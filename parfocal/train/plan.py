@@ -18,9 +18,9 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.checks import (
     Findings,
     check_benchmarks,
+    check_machine,
     check_settings,
     check_weights,
-    divided,
     measure,
     open_data,
     prepare,
@@ -138,11 +138,11 @@ def plan(
     config: ParfocalConfig,
     processor: ParfocalProcessor | None,
     runtime: Runtime,
-    processes: int = 1,
     *,
     benchmarks: Collection[str],
     tflops: float = TFLOPS,
     done: Collection[str] = (),
+    divided: Collection[str] = (),
     problems: Sequence[str] = (),
 ) -> Plan:
     """Say what a recipe will do, and all that would stop it.
@@ -151,12 +151,13 @@ def plan(
         recipe: what would be trained.
         config: of its model.
         processor: of its model; None if its tokenizer is not here, and texts count as their limit.
-        runtime: says which stages are run, where the files are and how a step is divided.
-        processes: that share every step.
+        runtime: says which stages are run, where the files are and how a step is divided; 0
+            processes are one.
         benchmarks: names that recipes may have theirs from.
         tflops: what a process is assumed to reach, in TFLOP/s.
         done: names of stages that are left out, as a run that goes on has them; the weights that it
             began with are then not asked for.
+        divided: of `divided_states`: what each process is to hold its part of alone.
         problems: sentences about what is already known to stop it, such as why there is no
             processor.
 
@@ -170,7 +171,7 @@ def plan(
         check_weights(model, recipe.weights, found)
     check_benchmarks(recipe, benchmarks, found)
     planner = _Planner(
-        recipe, config, processor, runtime, processes, tflops, prefill_flops(model, 1), found
+        recipe, config, processor, runtime, tflops, prefill_flops(model, 1), divided, found
     )
     asked = runtime.stages or [stage.name for stage in recipe.stages]
     left = [stage for stage in recipe.stages if stage.name in asked and stage.name not in done]
@@ -179,7 +180,7 @@ def plan(
         recipe=recipe.name,
         budget=recipe.budget,
         model=recipe.model,
-        processes=processes,
+        processes=planner.processes,
         tflops=tflops,
         stages=stages,
         to_fetch=tuple(dict.fromkeys(found.to_fetch)),
@@ -195,19 +196,23 @@ class _Planner:
     config: ParfocalConfig
     processor: ParfocalProcessor | None
     runtime: Runtime
-    processes: int
     tflops: float
     forward: Mapping[str, int]
+    divided: Collection[str]
     found: Findings
+
+    @property
+    def processes(self) -> int:
+        return max(1, self.runtime.processes)
 
     def stage(self, stage: Stage) -> StagePlan:
         """Plan one stage, on a model of its own, as its adapters are not those of the next."""
         recipe, found, model = self.recipe, self.found, meta_model(self.config)
-        prepare(model, stage, found)
+        objective = prepare(model, stage, found)
         opened = open_data(recipe, stage, self.runtime, found)
         if opened is not None:
             stage = counted(stage, opened)
-        division = divided(stage, self.processes, self.runtime, found)
+        division = check_machine(stage, objective, self.runtime, bool(self.divided), found)
         row = measure(recipe, stage, model, self.processor, opened, found)
         parts = self._parts(model, stage, row)
         flops, memory = None, None
@@ -216,7 +221,8 @@ class _Planner:
         if row is not None and division is not None:
             micro = division[0]
             memory = process_memory(model, stage, row, micro, self.processes, recipe.bf16)
-        trained, frozen = trainable_counts(model)
+            memory = memory.divided(self.divided, self.processes)
+        trained, frozen = trainable_counts(model, stage.first_row)
         return StagePlan(
             name=stage.name,
             objective=stage.objective,
@@ -241,7 +247,11 @@ class _Planner:
         work = {} if row is None else row_flops(model, stage, row, self.forward)
         modules = {name: part for name, part in part_modules(model).items() if _weighs(part)}
         return tuple(
-            PartPlan(name, *trainable_counts(part), work.get(name))
+            PartPlan(
+                name,
+                *trainable_counts(part, stage.first_row if name == "text" else 0),
+                work.get(name),
+            )
             for name, part in modules.items()
         )
 

@@ -20,6 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
 
 from parfocal.errors import ConfigError
 
@@ -28,7 +30,9 @@ KEEP_MEMORY = {"MMAP_THRESHOLD_": 2**30, "TRIM_THRESHOLD_": 2**30, "TOP_PAD_": 2
 for the same large tensors every time, and fresh pages are slow."""
 
 LOCKS = ("run.lock", "work.lock")  # of the process that starts a run, and of its main worker
-_PARENT = "PARFOCAL_LAUNCHED_BY"
+ACCELERATE = "accelerate.yaml"
+"""In the folder of a run, what Accelerate is configured with."""
+_PARENT = "PARFOCAL_LAUNCHED_BY"  # number and machine of a process
 _PR_SET_PDEATHSIG = 1  # of Linux' sys/prctl.h
 
 
@@ -48,14 +52,9 @@ def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -
         accelerate: configuration file of Accelerate, or None.
         bf16: what the recipe says; it overrules the configuration.
 
-    Raises:
-        ConfigError: if the configuration needs DeepSpeed, which is missing.
     """
     python, worker = [sys.executable, "-m"], ["parfocal.train.worker", str(out)]
     if accelerate is not None:
-        asked = accelerate.read_text(encoding="utf-8")
-        if "distributed_type: DEEPSPEED" in asked and find_spec("deepspeed") is None:
-            raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
         options = ["--config_file", str(accelerate), "--num_processes", str(processes)]
         options += ["--mixed_precision", "bf16" if bf16 else "no"]
         spread = ["parfocal.train.spread", "accelerate.commands.launch", *options, "-m"]
@@ -64,6 +63,33 @@ def command_of(out: Path, processes: int, accelerate: Path | None, bf16: bool) -
         options = ["--standalone", f"--nproc-per-node={processes}", "-m"]
         return [*python, "parfocal.train.spread", "torch.distributed.run", *options, *worker]
     return [*python, *worker]
+
+
+def divided_states(accelerate: Path | None) -> tuple[str, ...]:
+    """Which of weights, gradients and moments processes hold parts of; none where all hold all.
+
+    Args:
+        accelerate: configuration file of Accelerate, or None.
+
+    Raises:
+        ConfigError: if it cannot be read, or needs DeepSpeed, which is missing.
+    """
+    if accelerate is None:
+        return ()
+    try:
+        asked = load_config_from_file(str(accelerate))
+    except Exception as err:  # it checks little of what it reads, and fails on it anyhow
+        raise ConfigError(f"{accelerate} is no configuration of Accelerate: {err!r}.") from err
+    if asked.distributed_type == DistributedType.FSDP:
+        again = asked.fsdp_config.get("fsdp_reshard_after_forward", True)
+        whole = again in (False, "SHARD_GRAD_OP")  # the name that FSDP 1 has for it
+        return ("moments", "gradients") if whole else ("moments", "gradients", "weights")
+    if asked.distributed_type != DistributedType.DEEPSPEED:
+        return ()
+    if find_spec("deepspeed") is None:
+        raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
+    stage = int(asked.deepspeed_config.get("zero_stage", 2))  # 2 where a file of its own says it
+    return ("moments", "gradients", "weights")[:stage]
 
 
 def launch(out: Path, processes: int, command: list[str]) -> None:
@@ -77,7 +103,7 @@ def launch(out: Path, processes: int, command: list[str]) -> None:
     Raises:
         ConfigError: if they stop with an error, which they have told.
     """
-    environment = {**os.environ, _PARENT: str(os.getpid())}
+    environment = {**os.environ, _PARENT: _this_process()}
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     if not torch.cuda.is_available() and _keeps_memory(*platform.libc_ver()):
@@ -106,19 +132,30 @@ def end_with_parent() -> None:
     So it is with those that `launch` starts and, in turn, with theirs. What somebody started by
     hand goes on, and so does everything on other systems.
     """
-    if sys.platform != "linux" or _PARENT not in os.environ:
-        return
+    parent, _, machine = os.environ.get(_PARENT, "").partition(" ")
+    if sys.platform != "linux" or machine != _machine():
+        return  # launchers may hand the variable on to other machines
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if not is_running(int(os.environ[_PARENT])):  # it ended before the system was asked
+    if not is_running(int(parent)):  # it ended before the system was asked
         os.kill(os.getpid(), signal.SIGKILL)
-    os.environ[_PARENT] = str(os.getpid())
+    os.environ[_PARENT] = _this_process()
+
+
+def _this_process() -> str:
+    return f"{os.getpid()} {_machine()}"
+
+
+def _machine() -> str:
+    """The machine, or the container on it, whose numbers of processes this one's is among."""
+    space = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""
+    return f"{platform.node()}/{space}"
 
 
 def is_running(process: int) -> bool:
     """Whether Linux has a process of this number, and not only what is left of an ended one."""
     try:
         words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
         return False
     return words.rpartition(")")[2].split()[0] != "Z"
 
@@ -141,13 +178,18 @@ def sole_run(out: Path, lock: str) -> Iterator[None]:
         return
     import fcntl
 
-    with (out / lock).open("a") as stream:
+    with (out / lock).open("a+", encoding="utf-8") as stream:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's, not its children's
         except (BlockingIOError, PermissionError) as err:
+            stream.seek(0)
             raise ConfigError(
-                f"another process trains in {out}. Wait for it, end it, or choose another folder."
+                f"another process trains in {out}: {stream.read().strip()}. Wait for it, end it, "
+                f"or choose another folder; if its machine is gone, remove {out / lock}."
             ) from err
         except OSError:  # a file system without locks
             pass
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}\n")
+        stream.flush()
         yield

@@ -52,6 +52,11 @@ def check_rows(model: nn.Module, first: int) -> None:
         )
 
 
+def held_weights(model: nn.Module, first: int) -> int:
+    """How many weights before row `first` of tables that train do not learn."""
+    return sum(first * table.shape[1] for table in _tables(model) if table.requires_grad)
+
+
 def _tables(model: nn.Module) -> set[nn.Parameter]:
     """The token table and the head, which may be one."""
     return {model.get_input_embeddings().weight, model.get_output_embeddings().weight}

@@ -2,7 +2,8 @@
 
 - OUT/recipe.json: the resolved recipe
 - OUT/run.json: versions and code that the run began with, and the data of every stage it began
-- OUT/runtime.json: folders and sizes of the machine it runs on
+- OUT/runtime.json: folders and sizes of the machine it runs on, and how many processes share it
+- OUT/accelerate.yaml: what Accelerate is configured with, if it starts them
 - OUT/run.lock, OUT/work.lock: held by the processes that train in it
 - OUT/start/: config and processor the run began with
 - OUT/STAGE/: checkpoints and metrics.jsonl of a stage; `model.safetensors` when it is done
@@ -17,7 +18,9 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -25,21 +28,29 @@ from torch import Tensor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from parfocal.data.outputs import atomic_file, make_folder
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ParfocalError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.train.adapters import merged
-from parfocal.train.checkpoints import sync
+from parfocal.train.checkpoints import newest, sync
 from parfocal.train.checks import check_settings, check_stages
 from parfocal.train.context import StageContext
 from parfocal.train.parameters import check_divisible
-from parfocal.train.processes import LOCKS, command_of, default_processes, launch, sole_run
+from parfocal.train.processes import (
+    ACCELERATE,
+    LOCKS,
+    command_of,
+    default_processes,
+    divided_states,
+    launch,
+    sole_run,
+)
 from parfocal.train.quantize import linear_layers
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.record import recipe_changes, run_record
-from parfocal.train.runtime import Runtime, divides_weights, process_rank
-from parfocal.train.stages import data_fingerprint, score_stage, train_stage
+from parfocal.train.record import differences, recipe_changes, run_record
+from parfocal.train.runtime import RUNTIME, Runtime, divides_weights, process_rank
+from parfocal.train.stages import data_fingerprint, is_scored, score_stage, train_stage
 from parfocal.train.turn_attention import attention_for
 from parfocal.train.weights import load_parts
 
@@ -67,12 +78,12 @@ def start_run(
         config: of the model; its `token_ids` are the processor's.
         processor: of the model.
         out: the run's folder; created when it does not exist.
-        processes: data-parallel processes; one a GPU, or one a core (at most two) on a CPU when
-            None.
+        processes: data-parallel processes; when None, as many as the run had before, or one a GPU,
+            or one a core (at most two) on a CPU.
         resume: go on with the run in `out`, which must hold the same recipe.
         runtime: of the machine; when None, what the run had before, or the defaults.
-        accelerate: configuration file of Accelerate; when None, every process holds the whole
-            model.
+        accelerate: configuration file of Accelerate; when None, the one that the run had before,
+            or none, and every process holds the whole model.
         begin: False only prepares the folder, so that `accelerate launch -m parfocal.train.worker
             OUT` can start it on many machines.
         overrides: that made `recipe` of the one of its name; they are recorded.
@@ -84,28 +95,59 @@ def start_run(
             cannot train as it says (`check_stages`), or `out` cannot be made, holds other things
             that the run would write over, or another process trains in it.
     """
-    runtime, count = runtime or Runtime.of(out), processes or default_processes()
+    runtime = runtime or (Runtime.of(out) if (out / SAVED).exists() else Runtime())
+    if begin:
+        count = processes or runtime.processes or default_processes()
+        runtime = replace(runtime, processes=count)
+    accelerate = accelerate or configuration_of(out)
     check_settings(recipe, runtime)
-    check_stages(recipe, _left(recipe, out, runtime), config, count if begin else None, runtime)
+    divided = divided_states(accelerate) if begin else ()
+    check_stages(recipe, _left(recipe, out, runtime), config, runtime, bool(divided), begin)
     if not (out / SAVED).exists():
         _check_free(recipe, out)
         make_folder(out)
     with sole_run(out, LOCKS[0]):
-        if (out / SAVED).exists():
-            _check_same(recipe, out, resume)
-            _record(recipe, runtime, out, overrides)
-            runtime.save(out)
-        else:
-            (out / RECORD).unlink(missing_ok=True)  # of a run that did not come to begin
-            config.save_pretrained(out / "start")
-            processor.save_pretrained(out / "start")
-            _record(recipe, runtime, out, overrides)
-            runtime.save(out)
-            with atomic_file(out / SAVED) as file:  # last: now it is a run
-                file.write(f"{recipe.to_json()}\n".encode())
+        with sole_run(out, LOCKS[1]):  # a worker that was started by hand
+            _prepare(recipe, config, processor, out, resume, runtime, accelerate, overrides)
         if begin:
-            launch(out, count, command_of(out, count, accelerate, recipe.bf16))
+            launch(out, count, command_of(out, count, configuration_of(out), recipe.bf16))
     return out / "model"
+
+
+def _prepare(
+    recipe: Recipe,
+    config: ParfocalConfig,
+    processor: ParfocalProcessor,
+    out: Path,
+    resume: bool,
+    runtime: Runtime,
+    accelerate: Path | None,
+    overrides: Sequence[str],
+) -> None:
+    """Write what the processes of a run start from; the arguments are those of `start_run`."""
+    begun = (out / SAVED).exists()
+    if begun:
+        _check_same(recipe, out, resume)
+    else:
+        for name in (RECORD, ACCELERATE):
+            (out / name).unlink(missing_ok=True)  # of a run that did not come to begin
+        config.save_pretrained(out / "start")
+        processor.save_pretrained(out / "start")
+    _record(recipe, runtime, out, overrides)
+    runtime.save(out)
+    if accelerate is not None:
+        text = accelerate.read_bytes()
+        with atomic_file(out / ACCELERATE) as file:
+            file.write(text)
+    if not begun:
+        with atomic_file(out / SAVED) as file:  # last: now it is a run
+            file.write(f"{recipe.to_json()}\n".encode())
+
+
+def configuration_of(out: Path) -> Path | None:
+    """The configuration of Accelerate that the run in `out` has; None where there is none."""
+    path = out / ACCELERATE
+    return path if path.exists() and (out / SAVED).exists() else None
 
 
 def _left(recipe: Recipe, out: Path, runtime: Runtime) -> tuple[Stage, ...]:
@@ -123,21 +165,51 @@ def _record(recipe: Recipe, runtime: Runtime, out: Path, overrides: Sequence[str
 
     The data of stages that are not to be trained now need not be here.
     """
-    path, now = out / RECORD, runtime.stages
-    known = path.exists()
-    record = json.loads(path.read_text(encoding="utf-8")) if known else run_record({}, overrides)
-    for stage in recipe.stages:
-        if stage.name not in record["data"] and (not now or stage.name in now):
-            record["data"][stage.name] = data_fingerprint(StageContext(recipe, stage, runtime))
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if not (out / RECORD).exists():
+        _write_record(out, run_record({}, overrides))
+    for stage in _left(recipe, out, runtime):
+        _record_data(out, StageContext(recipe, stage, runtime))
+
+
+def _record_data(out: Path, context: StageContext) -> None:
+    """Write down what a stage is to read, which is not to change once it has begun.
+
+    Raises:
+        ConfigError: if it did.
+    """
+    record, name = _read_record(out), context.stage.name
+    now, known = json.loads(json.dumps(data_fingerprint(context))), record["data"].get(name)
+    if known == now:
+        return
+    if known is not None and newest(out / name) is not None:
+        raise ConfigError(
+            f"the data of stage {name!r} are others than when it began: "
+            f"{'; '.join(differences(known, now))}. Put back what it read, or remove {out / name} "
+            "to begin it again."
+        )
+    record["data"][name] = now
+    _write_record(out, record)
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    """What the run in `out` recorded; as if it began now, where nothing was."""
+    if not (out / RECORD).exists():
+        return run_record({})
+    record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+def _write_record(out: Path, record: Mapping[str, Any]) -> None:
+    with atomic_file(out / RECORD) as file:
+        file.write(f"{json.dumps(record, indent=2)}\n".encode())
 
 
 def _check_free(recipe: Recipe, out: Path) -> None:
     """Refuse a folder that is no run's and holds what the run would write over."""
-    names = ("model", "eval", *(stage.name for stage in recipe.stages))
+    names = ["model", "eval", *(stage.name for stage in recipe.stages)]
+    if not (out / LOCKS[0]).exists():  # else a run of ours was cut off before it began
+        names += ["start", RECORD, ACCELERATE, RUNTIME]
     taken = [name for name in names if (out / name).exists()]
-    begun = (out / "start" / "parfocal_processor.json").exists()  # a run of ours, cut off
-    taken += ["start"] if (out / "start").exists() and not begun else []
     if taken:
         raise ConfigError(
             f"{out} is no folder of a run, and the run would write over what is in it: "
@@ -161,8 +233,7 @@ def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
 
 def overrides_of(out: Path) -> tuple[str, ...] | None:
     """The overrides that the run in `out` began with; None where it did not record them."""
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    given = record.get("overrides")
+    given = json.loads((out / RECORD).read_text(encoding="utf-8")).get("overrides")
     return None if given is None else tuple(given)
 
 
@@ -222,6 +293,8 @@ def _work(out: Path, recipe: Recipe, runtime: Runtime) -> None:
                     f"is. Remove {out / later[0]} to train it again, or choose another folder."
                 )
             context = StageContext(recipe, stage, runtime)
+            if process_rank() == 0:
+                _record_data(out, context)  # they may have changed while other stages trained
             weights = train_stage(_model(out, recipe, before), processor, context, done.parent)
             if process_rank() == 0:
                 trained = _model(out, recipe, before)
@@ -230,11 +303,23 @@ def _work(out: Path, recipe: Recipe, runtime: Runtime) -> None:
                 score_stage(trained, processor, context, done.parent)
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()
+        elif process_rank() == 0 and not is_scored(done.parent):
+            _score_late(out, processor, StageContext(recipe, stage, runtime))
         before = done
     if process_rank() == 0:
         model = _model(out, recipe, before)
         model.generation_config.update(**recipe.generation)
         _publish(model.to(torch.bfloat16), processor, out / "model")
+
+
+def _score_late(out: Path, processor: ParfocalProcessor, context: StageContext) -> None:
+    """Score a stage that was done, but not scored, when the run was cut off; it stays done."""
+    stage = context.stage
+    model = _model(out, context.recipe, _weights_of(out, stage))
+    try:
+        score_stage(model, processor, context, out / stage.name)
+    except (ParfocalError, OSError) as err:
+        logger.warning("stage %s is done, and cannot be scored: %s", stage.name, err)
 
 
 def _model(out: Path, recipe: Recipe, before: Path | None) -> ParfocalForConditionalGeneration:
@@ -292,14 +377,17 @@ def _publish(
     model: ParfocalForConditionalGeneration, processor: ParfocalProcessor, folder: Path
 ) -> None:
     """Write a model so that its folder is complete whenever it exists."""
-    part = folder.with_suffix(".part")
-    for path in (part, folder):
+    part, old = folder.with_suffix(".part"), folder.with_suffix(".old")
+    for path in (part, old):
         shutil.rmtree(path, ignore_errors=True)
-    model.save_pretrained(part)
+    model.save_pretrained(part, max_shard_size="1000GB")  # one file
     processor.save_pretrained(part)
     for path in (*part.iterdir(), part):
         sync(path)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _save_whole(model: ParfocalForConditionalGeneration, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run needs to know of the machine it is on; it changes the speed, never the result."""
+"""What a run needs to know of the machine it is on, apart from its recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import torch
 
-_FILE = "runtime.json"
+from parfocal.errors import ConfigError
+from parfocal.train.typed import build
+
+RUNTIME = "runtime.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Runtime:
         stages: names of those to train now; all when empty. Of the others, those that are done are
             built on, and those that are not are left out.
         trackers: of Transformers' `report_to`, such as "tensorboard" or "wandb".
+        processes: that share every step; 0: as many as the machine suggests.
     """
 
     data: str = ""
@@ -32,21 +36,30 @@ class Runtime:
     features: str = ""
     stages: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
+    processes: int = 0
 
     def save(self, out: Path) -> None:
         """Keep it with the run, so that its processes find it."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        (out / _FILE).write_text(text, encoding="utf-8")
+        (out / RUNTIME).write_text(text, encoding="utf-8")
 
     @classmethod
     def of(cls, out: Path) -> Runtime:
-        """Read what `save` wrote; the defaults where nothing was."""
-        path = out / _FILE
+        """Read what `save` wrote; the defaults where nothing was.
+
+        Raises:
+            ConfigError: if the file is another one.
+        """
+        path = out / RUNTIME
         if not path.exists():
             return cls()
-        values = json.loads(path.read_text(encoding="utf-8"))
-        lists = {name: tuple(values[name]) for name in ("stages", "trackers")}
-        return cls(**{**values, **lists})
+        try:
+            found: Runtime = build(cls, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as err:
+            raise ConfigError(
+                f"{path} is not what a run keeps there ({err}); choose another folder."
+            ) from err
+        return found
 
 
 def process_rank() -> int:

@@ -22,7 +22,16 @@ from parfocal.errors import TrainingError
 from parfocal.train.adapters import add_adapters
 from parfocal.train.arguments import training_arguments
 from parfocal.train.callbacks import JsonLog, StageProgress
-from parfocal.train.checkpoints import best, newest, part_folder, prune, publish, step_of
+from parfocal.train.checkpoints import (
+    best,
+    check_sharing,
+    newest,
+    part_folder,
+    prune,
+    publish,
+    step_of,
+    write_sharing,
+)
 from parfocal.train.context import StageContext
 from parfocal.train.mixture_data import EndlessBatches
 from parfocal.train.objectives import ObjectiveOutput
@@ -47,6 +56,7 @@ class StageTrainer(Trainer):
     stage: Stage
     recipe: Recipe
     _counts: dict[str, float] | None = None
+    _batches: Sequence[Mapping[str, Any]] = ()
 
     def get_train_dataloader(self) -> Any:
         """Return batches of a mixture as they are; make a loader of anything else."""
@@ -61,6 +71,7 @@ class StageTrainer(Trainer):
             batches = send_to_device(batches, self.args.device)
         if self.recipe.loss_mean == "step" and batches:
             self._counts = self._counted(batches)
+        self._batches = batches
         return batches, items
 
     def _counted(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -91,9 +102,7 @@ class StageTrainer(Trainer):
         Raises:
             TrainingError: always.
         """
-        step, rank = self.state.global_step + 1, self.args.process_index
-        path = Path(self.args.output_dir) / f"not-finite-step-{step}-rank-{rank}.safetensors"
-        save_file(dict(_tensors(inputs)), str(path))
+        step, path = self.state.global_step + 1, self._keep(inputs)
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in output.terms.items())
         loss = float(output.loss.detach())
         raise TrainingError(
@@ -101,6 +110,13 @@ class StageTrainer(Trainer):
             f"Its batch is in {path}. Lower the learning rate or the gradient norm, or look for a "
             "broken row; --resume goes on from the last checkpoint."
         )
+
+    def _keep(self, inputs: Any) -> Path:
+        """Write a batch, or several, to a file beside the checkpoints."""
+        step, rank = self.state.global_step + 1, self.args.process_index
+        path = Path(self.args.output_dir) / f"not-finite-step-{step}-rank-{rank}.safetensors"
+        save_file(dict(_tensors(inputs)), str(path))
+        return path
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the mean of every term since the last log."""
@@ -177,8 +193,10 @@ class StageTrainer(Trainer):
         self.args.output_dir = str(part)
         try:
             super()._save_checkpoint(model, trial)
+            folder = part / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save:
+                write_sharing(folder, *self.sharing)
             if isinstance(self.train_dataset, EndlessBatches):
-                folder = part / f"checkpoint-{self.state.global_step}"
                 self.train_dataset.save(folder, self.args.process_index)
         finally:
             self.args.output_dir = str(out)
@@ -187,6 +205,12 @@ class StageTrainer(Trainer):
             publish(part, out)
             prune(out, self.stage.keep)
         self.accelerator.wait_for_everyone()
+
+    @property
+    def sharing(self) -> tuple[int, str]:
+        """How many processes share the work, and how."""
+        way = "fsdp" if self.is_fsdp_enabled else "ddp"
+        return self.args.world_size, "deepspeed" if self.is_deepspeed_enabled else way
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -208,7 +232,8 @@ class StageTrainer(Trainer):
         if norm is not None and not math.isfinite(float(norm)):
             raise TrainingError(
                 f"stage {self.stage.name!r}: the gradient of step {self.state.global_step + 1} has "
-                f"the norm {float(norm)}, though its loss is finite. Lower the learning rate; "
+                f"the norm {float(norm)}, though its loss is finite. Its batches are in "
+                f"{self._keep(self._batches)}. Lower the learning rate, or look for a broken row; "
                 "--resume goes on from the last checkpoint."
             )
         return norm
@@ -260,7 +285,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(inner, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _tensors(inner, f"{name}.{index}")
+            yield from _tensors(inner, f"{name}.{index}" if name else str(index))
 
 
 def run_stage(
@@ -289,7 +314,7 @@ def run_stage(
 
     Raises:
         ConfigError: if the batch does not divide among the processes and micro-batches, or a prefix
-            of `stage.trainable` names no parameter.
+            of `stage.trainable` names no parameter, or the checkpoint is of other processes.
     """
     stage = context.stage
     _choose_what_trains(objective, context)
@@ -305,15 +330,18 @@ def run_stage(
     trainer.remove_callback(PrinterCallback)  # it would write to stdout
     trainer.stage, trainer.recipe = stage, context.recipe
     checkpoint = newest(out)
+    reached = 0 if checkpoint is None else step_of(checkpoint)
+    if checkpoint is not None and reached < stage.steps:
+        check_sharing(checkpoint, *trainer.sharing)
     if trainer.is_world_process_zero():
-        log.cut(0 if checkpoint is None else step_of(checkpoint))
+        log.cut(reached)
     if checkpoint is not None and isinstance(dataset, EndlessBatches):
         dataset.load(checkpoint, trainer.args.process_index)
     if stage.gradient_checkpointing:
         _keep_few_activations(objective.model.text)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         check_divisible(stage, objective)
-    if checkpoint is not None and step_of(checkpoint) >= stage.steps:
+    if checkpoint is not None and reached >= stage.steps:
         load_whole(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
     else:
         trainer.go_on(checkpoint)
@@ -333,7 +361,7 @@ def _choose_what_trains(objective: nn.Module, context: StageContext) -> None:
             quantize(text, torch.bfloat16 if context.recipe.bf16 else torch.float32)
         add_adapters(text, stage.lora)
     freeze(objective, stage)
-    counts = trainable_counts(objective.model)
+    counts = trainable_counts(objective.model, stage.first_row)
     logger.info("stage %s: %d parameters train, %d are frozen", stage.name, *counts)
 
 

@@ -1,8 +1,10 @@
-"""The tiny model's processor, for runs from data to answers."""
+"""The tiny model's processor, for runs from data to answers; and patience."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -38,3 +40,11 @@ def toy_parts(toy_processor) -> tuple[ParfocalConfig, ParfocalProcessor]:
     processor = toy_processor(tiny())
     ids = processor.settings.token_ids.to_dict()
     return vary(tiny(len(processor.tokenizer)), {"token_ids": ids}), processor
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What `look` returns as soon as it is true; its last answer when the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found

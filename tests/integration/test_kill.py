@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from parfocal.recipes.mini import mini
 from parfocal.train.processes import is_running
 from parfocal.train.recipe import Recipe
+from tests.integration.conftest import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -122,11 +123,3 @@ def test_what_a_killed_run_has_started_ends_with_it(tmp_path):
             os.kill(run.pid, signal.SIGKILL)
     trainers = [int(path.name) for path in (tmp_path / "out").iterdir()]
     assert wait_for(lambda: not any(map(is_running, trainers)))
-
-
-def wait_for(look, seconds: float = 60.0):
-    """What `look` returns as soon as it is true; its last answer when the time is over."""
-    end = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found

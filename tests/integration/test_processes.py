@@ -24,12 +24,13 @@ from parfocal.errors import ConfigError
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import vary
 from parfocal.recipes import accelerate_file
-from parfocal.train.checkpoints import best
+from parfocal.train.checkpoints import best, step_of
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import check_divisible
-from parfocal.train.processes import command_of
+from parfocal.train.processes import command_of, is_running
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.runtime import Runtime
+from tests.integration.conftest import wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -68,18 +69,29 @@ def prepared(toy_bank, toy_parts, tmp_path_factory):
     return prepare
 
 
-def launch(out: Path, processes: int) -> None:
+# what `parfocal train` does once the folder is prepared
+LAUNCH = """
+import sys
+from pathlib import Path
+from parfocal.train.processes import command_of, launch
+out, processes = Path(sys.argv[1]), int(sys.argv[2])
+launch(out, processes, command_of(out, processes, None, bf16=False))
+"""
+
+
+def begin(out: Path, processes: int) -> subprocess.Popen:
+    """Start a run like the command does."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         environment.pop(name, None)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={processes}", "-m", "parfocal.train.worker", str(out),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-c", LAUNCH, str(out), str(processes)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def launch(out: Path, processes: int) -> None:
+    run = begin(out, processes)
+    _, told = run.communicate(timeout=300)
+    assert run.returncode == 0, told[-3000:]
 
 
 def losses(out: Path) -> list[float]:
@@ -99,6 +111,26 @@ def test_two_processes_take_the_steps_of_one(prepared, single):
     launch(out, 2)
     assert len(losses(single)) == STEPS
     assert losses(out) == pytest.approx(losses(single), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of a parent's end")
+def test_two_killed_processes_end_at_the_bits_of_two_that_never_stopped(prepared):
+    stage = dataclasses.replace(TALK, row_length=256, samples=4 * 12)
+    whole, killed = prepared("whole", stage), prepared("killed", stage)
+    launch(whole, 2)
+    steps = int(np.random.default_rng().integers(1, 10))
+    run, folder = begin(killed, 2), killed / "talk"
+    assert wait_for(lambda: any(step_of(path) >= steps for path in folder.glob("checkpoint-*")))
+    worker = int((killed / "work.lock").read_text(encoding="utf-8").split()[1])
+    run.kill()
+    run.communicate()
+    assert wait_for(lambda: not is_running(worker))
+    assert not (folder / "model.safetensors").exists()
+    launch(killed, 2)
+    one, other = (load_file(out / "talk" / "model.safetensors") for out in (whole, killed))
+    assert one.keys() == other.keys()
+    assert not [name for name in one if not torch.equal(one[name], other[name])], steps
 
 
 MUON = """

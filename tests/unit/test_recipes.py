@@ -263,7 +263,7 @@ QWEN_LAYER, QWEN = 46_797_824, 1_543_714_304
 COUNTS = {
     "groma": {
         "detection": 11_377_833,
-        "alignment": GROMA_UPPER + GROMA_TABLES,
+        "alignment": GROMA_UPPER + 2 * 114 * 4096,  # of the tables, rows of new tokens
         "instruction": GROMA_UPPER + GROMA_TABLES + LLAMA_LAYER + 4096,
     },
     "mg_llava_vicuna_7b": {"pretraining": MG_UPPER, "tuning": MG_UPPER + LLAMA - 31 * LLAMA_LAYER},

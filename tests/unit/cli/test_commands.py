@@ -501,8 +501,8 @@ def test_demo_leaves_out_what_a_model_cannot_do(
 def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
     seen: list[tuple] = []
 
-    def run_recipe(*words, begin) -> Path:
-        seen.append((*words, begin))
+    def run_recipe(*words, **named) -> Path:
+        seen.append((words, named))
         return tmp_path / "model"
 
     monkeypatch.setattr("parfocal.recipes.run_recipe", run_recipe)
@@ -512,8 +512,9 @@ def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
     done = run(*words, "--out", tmp_path, "--resume")
     assert (done.code, done.out, done.err) == (0, "", f"wrote {tmp_path / 'model'}\n")
     data, features = (str(Path(name).resolve()) for name in ("files", "seen"))
-    machine = Runtime(data, micro_batch=4, features=features, stages=("language",))
-    assert seen == [("mini", ["seed=3", "bf16=false"], tmp_path, 2, True, machine, "fsdp", True)]
+    machine = Runtime(data, 4, features, stages=("language",), processes=2)
+    named = {"resume": True, "runtime": machine, "accelerate": "fsdp", "begin": True}
+    assert seen == [(("mini", ["seed=3", "bf16=false"], tmp_path), named)]
 
 
 def test_train_says_what_it_would_take_and_what_is_missing(run, tmp_path) -> None:
@@ -529,11 +530,13 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
     seen: list[tuple] = []
 
     def plan(
-        recipe, config, processor, runtime, processes, *, benchmarks, tflops, done, problems
+        recipe, config, processor, runtime, *, benchmarks, tflops, done, divided, problems
     ) -> Plan:
         assert not problems
+        assert not divided
         seen.append((recipe, config, done))
-        return Plan(recipe.name, recipe.budget, recipe.model, processes, tflops, (), (), ())
+        count = runtime.processes
+        return Plan(recipe.name, recipe.budget, recipe.model, count, tflops, (), (), ())
 
     monkeypatch.setattr("parfocal.train.plan.plan", plan)
     parts = "parfocal.recipes.parts_of_run"
@@ -565,6 +568,22 @@ RECIPE = RecipeEntry(lambda budget: Recipe("own", "tiny", (stage,)))
     assert done.code == 1
     refused = run("train", tmp_path / "own.py", "--out", tmp_path / "out").err
     assert refused.removeprefix("error: ").strip() in " ".join(done.out.split())
+
+
+def test_a_dry_run_tells_what_cannot_be_divided(run, tmp_path) -> None:
+    done = run("train", "mini", "--dry-run", "--accelerate", "fsdp", "--json")
+    assert done.code == 1
+    problems = json.loads(done.out)["problems"]
+    assert [item for item in problems if "'perception' cannot train with FSDP" in item]
+    done = run("train", "mini", "--dry-run", "--accelerate", "nosuch")
+    assert "there is no file 'nosuch' to configure Accelerate" in " ".join(done.out.split())
+
+
+def test_print_config_of_a_run_is_its_recipe(run, tmp_path) -> None:
+    saved = get_recipe("mini", ["seed=5"])
+    (tmp_path / "recipe.json").write_text(saved.to_json(), encoding="utf-8")
+    shown = run("train", "mini", "--resume", "--out", tmp_path, "--print-config").out
+    assert json.loads(shown) == json.loads(saved.to_json())
 
 
 def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:

@@ -226,8 +226,11 @@ def test_a_damaged_shard_of_features_is_computed_anew(train, tmp_path):
     stage = dataclasses.replace(TALK, samples=4)
     plain = train("first", stage, features=str(tmp_path / "features"))
     (shard,) = (tmp_path / "features").rglob("*.safetensors")
+    whole = shard.stat().st_size
     shard.write_bytes(shard.read_bytes()[:100])
     assert gap(plain, train("second", stage, features=str(tmp_path / "features"))) == 0
+    sizes = [path.stat().st_size for path in (tmp_path / "features").rglob("*.safetensors")]
+    assert sizes == [whole]
 
 
 def test_no_features_are_kept_of_what_trains(train, tmp_path, caplog, monkeypatch):

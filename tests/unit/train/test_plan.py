@@ -67,9 +67,9 @@ def planned(folder, tiny_parts):
         **changes,
     ):
         recipe = Recipe("demo", "tiny", stages, **{"bf16": False, "sides": (64,), **changes})
-        runtime = Runtime(data=str(data), micro_batch=micro_batch, stages=only)
+        runtime = Runtime(str(data), micro_batch, stages=only, processes=processes)
         terms = {"benchmarks": ("scenes",), "tflops": 0.5, "done": done}
-        return plan(recipe, *tiny_parts, runtime, processes, **terms)
+        return plan(recipe, *tiny_parts, runtime, **terms)
 
     return make
 
@@ -239,7 +239,7 @@ def test_memory_in_4_bits_is_the_formula(tiny_parts):
 def test_what_4_bits_need_is_a_problem_before(planned, monkeypatch):
     stage = dataclasses.replace(TALK, lora=Lora(rank=RANK, quantize="nf4"))
     monkeypatch.setattr(quantize, "find_spec", lambda name: None)
-    missing, rows = planned(stage).problems
+    rows, missing = planned(stage).problems
     assert missing.startswith("stage 'talk': ")
     assert "pip install 'parfocal[qlora]'" in missing
     assert "q_proj' has 32 inputs" in rows

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from parfocal.errors import ConfigError
+from parfocal.recipes import accelerate_file
 from parfocal.train import processes
 
 ROOT = Path(processes.__file__).parents[2]
@@ -60,10 +61,32 @@ def test_accelerate_launches_workers_as_its_configuration_says(tmp_path, monkeyp
     ]  # fmt: skip
     rest = ["4", "--mixed_precision", "no", "-m", "parfocal.train.worker", str(tmp_path)]
     assert command[7:] == rest
-    path.write_text("distributed_type: DEEPSPEED\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [
+        ("ddp", ()),
+        ("fsdp", ("moments", "gradients", "weights")),
+        ("zero2", ("moments", "gradients")),
+        ("zero3", ("moments", "gradients", "weights")),
+    ],
+)
+def test_a_configuration_says_what_processes_hold_parts_of(monkeypatch, name, states):
+    monkeypatch.setattr(processes, "find_spec", lambda name: True)
+    assert processes.divided_states(accelerate_file(name)) == states
+    assert processes.divided_states(None) == ()
+
+
+def test_a_configuration_that_cannot_be_used_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"own\.yaml needs DeepSpeed: pip install deepspeed"):
-        processes.command_of(tmp_path, 4, path, bf16=True)
+    with pytest.raises(ConfigError, match=r"zero2\.yaml needs DeepSpeed: pip install deepspeed"):
+        processes.divided_states(accelerate_file("zero2"))
+    path = tmp_path / "own.yaml"
+    for text in ("[", "- a\n", "unknown: 1\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"own\.yaml is no configuration of Accelerate"):
+            processes.divided_states(path)
 
 
 HOLD = """
@@ -82,7 +105,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as other:
         assert other.stdout.readline() == b"held\n"
         with (
-            pytest.raises(ConfigError, match="another process trains in"),
+            pytest.raises(ConfigError, match=f"trains in .*: process {other.pid} on .*remove"),
             processes.sole_run(tmp_path, processes.LOCKS[0]),
         ):
             pytest.fail("two runs in one folder")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from transformers import GenerationConfig
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
 from parfocal.errors import ConfigError, DataError, TrainingError
+from parfocal.recipes import accelerate_file
 from parfocal.train import run
 from parfocal.train.checkpoints import newest
 from parfocal.train.context import StageContext
@@ -24,6 +28,7 @@ from parfocal.train.run import start_run
 from parfocal.train.runtime import Runtime
 from tests.unit.train.drawn import write_drawn
 
+ROOT = Path(run.__file__).parents[2]
 OPTIM = Optim(lr=3e-3, warmup_steps=2)
 FIND = Stage(
     "find", "detection", ("vision", "proposer", "regions.pool", "regions.flatten"), samples=12,
@@ -153,11 +158,54 @@ def test_a_folder_of_other_things_is_not_written_over(start, tmp_path, no_traini
     assert not no_training
 
 
-def test_a_start_of_something_else_is_not_written_over(start, tmp_path, no_training):
-    (tmp_path / "start").mkdir()
-    with pytest.raises(ConfigError, match="what is in it: start"):
+@pytest.mark.parametrize("name", ["start", "run.json", "runtime.json", "accelerate.yaml"])
+def test_what_somebody_else_left_is_not_written_over(start, tmp_path, no_training, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"what is in it: {name}"):
         start(recipe_of(FIND), tmp_path)
     assert not no_training
+
+
+def test_a_run_that_was_cut_off_before_it_began_begins_again(start, tmp_path, no_training):
+    (tmp_path / "run.lock").touch()
+    (tmp_path / "start").mkdir()
+    (tmp_path / "accelerate.yaml").write_text("distributed_type: FSDP")
+    start(recipe_of(FIND), tmp_path)
+    assert no_training == [1]
+    assert not (tmp_path / "accelerate.yaml").exists()
+
+
+def test_a_run_goes_on_with_the_processes_it_had(tiny_parts, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(run, "launch", lambda out, processes, command: commands.append(command))
+    recipe, own = recipe_of(FIND), tmp_path / "own.yaml"
+    own.write_text("distributed_type: MULTI_GPU\n", encoding="utf-8")
+    out = tmp_path / "out"
+    start_run(recipe, *tiny_parts, out, processes=2, accelerate=own)
+    own.unlink()
+    start_run(recipe, *tiny_parts, out, resume=True)
+    assert commands[0] == commands[1]
+    assert "--num_processes" in commands[0]
+    assert str(out / "accelerate.yaml") in commands[0]
+    start_run(recipe, *tiny_parts, out, processes=1, resume=True)
+    assert commands[2] != commands[0]
+
+
+def test_a_folder_in_which_a_worker_trains_is_left_as_it_is(tiny_parts, tmp_path, no_training):
+    recipe = recipe_of(FIND)
+    start_run(recipe, *tiny_parts, tmp_path, processes=1)
+    before = (tmp_path / "runtime.json").read_bytes()
+    hold = "import sys; from pathlib import Path; from parfocal.train import processes as here\n"
+    hold += "with here.sole_run(Path(sys.argv[1]), here.LOCKS[1]):\n"
+    hold += "    print('held', flush=True); sys.stdin.read()"
+    command, pipe = [sys.executable, "-c", hold, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as worker:
+        assert worker.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match="another process trains in"):
+            start_run(recipe, *tiny_parts, tmp_path, processes=2, resume=True)
+        worker.communicate()
+    assert (tmp_path / "runtime.json").read_bytes() == before
+    assert no_training == [1]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +229,13 @@ def test_a_later_stage_is_checked_before_the_first_trains(
 
 
 def test_what_fsdp_cannot_divide_is_refused_before_the_first_stage(
-    start, tmp_path, no_training, monkeypatch
+    start, tiny_parts, tmp_path, no_training, monkeypatch
 ):
     held = dataclasses.replace(TALK, first_row=3, optim=Optim(weight_decay=0.0))
+    fsdp, words = accelerate_file("fsdp"), "'talk' cannot train with FSDP or DeepSpeed: some"
+    with pytest.raises(ConfigError, match=words):
+        start_run(recipe_of(FIND, held), *tiny_parts, tmp_path / "out", 1, accelerate=fsdp)
+    assert not (tmp_path / "out").exists()
     start(recipe_of(FIND, held), tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match="stage 'talk' cannot train with FSDP or DeepSpeed: some"):
@@ -301,6 +353,29 @@ def test_the_data_of_a_stage_is_looked_at_when_it_is_to_train(tiny_parts, tmp_pa
     (tmp_path / write_drawn(tmp_path, 2)).rename(tmp_path / "missing.jsonl")
     start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=runtime)
     assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find", "talk"]
+
+
+def test_data_may_change_before_a_stage_begins_and_not_after(tiny_parts, tmp_path, no_training):
+    mixture = Mixture((MixtureSource("rows", write_drawn(tmp_path, 2)),))
+    recipe = recipe_of(FIND, dataclasses.replace(TALK, mixture=mixture, alignment_weight=0.5))
+    runtime, out = Runtime(data=str(tmp_path)), tmp_path / "out"
+
+    def go_on(resume: bool = True) -> dict:
+        start_run(recipe, *tiny_parts, out, 1, resume=resume, runtime=runtime)
+        return json.loads((out / "run.json").read_text("utf-8"))["data"]
+
+    first = go_on(resume=False)
+    write_drawn(tmp_path, 3)
+    second = go_on()
+    assert second["find"] == first["find"]
+    assert second["talk"] != first["talk"]
+    checkpoint = out / "talk" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "files.json").write_text("{}")
+    assert go_on() == second
+    write_drawn(tmp_path, 4)
+    with pytest.raises(ConfigError, match="data of stage 'talk' are others than when it began: "):
+        go_on()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tiny_parts, tmp_path, no_training):
@@ -421,6 +496,39 @@ def test_finished_stages_are_not_trained_again(start, tmp_path, monkeypatch):
         assert_same(weights(start(recipe, broken, resume=True)), expected)
 
 
+def test_a_stage_whose_scores_were_cut_off_is_scored_when_the_run_goes_on(start, tmp_path):
+    stage = dataclasses.replace(FIND, samples=4, eval_samples=2)
+    start(recipe_of(stage), tmp_path)
+    log = tmp_path / "find" / "metrics.jsonl"
+    *whole, last = log.read_text("utf-8").splitlines()
+    log.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
+    start(recipe_of(stage), tmp_path, resume=True)
+    *again, late = log.read_text("utf-8").splitlines()
+    assert again == whole
+    assert json.loads(late).keys() == json.loads(last).keys()
+    start(recipe_of(stage), tmp_path, resume=True)
+    assert log.read_text("utf-8").splitlines() == [*whole, late]
+    assert sorted(path.name for path in tmp_path.glob("model*")) == ["model"]
+
+
+def test_a_checkpoint_of_other_processes_is_refused(start, tmp_path, monkeypatch):
+    recipe = recipe_of(dataclasses.replace(FIND, samples=4))
+    with monkeypatch.context() as patch:
+        interrupt(patch, DetectionObjective, call=2)
+        with pytest.raises(CrashError):
+            start(recipe, tmp_path)
+    note = tmp_path / "find" / "checkpoint-1" / "sharing.json"
+    assert json.loads(note.read_text("utf-8")) == {"processes": 1, "way": "ddp"}
+    note.write_text('{"processes": 4, "way": "fsdp"}')
+    sizes = json.loads((note.parent / "files.json").read_text("utf-8"))
+    sizes["sharing.json"] = note.stat().st_size
+    (note.parent / "files.json").write_text(json.dumps(sizes))
+    with pytest.raises(
+        ConfigError, match=r"4 processes \(fsdp\), and now there are 1 \(ddp\).*--pro"
+    ):
+        start(recipe, tmp_path, resume=True)
+
+
 def test_a_later_stage_resumes_as_if_the_first_had_just_ended(start, tmp_path, monkeypatch):
     first, second = (dataclasses.replace(FIND, name=name, samples=4) for name in ("one", "two"))
     recipe = recipe_of(first, second)
@@ -498,3 +606,5 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(
         start(recipe_of(dataclasses.replace(FIND, optim=optim)), tmp_path)
     kept = load_file(newest(tmp_path / "find") / "model.safetensors")
     assert all(bool(value.isfinite().all()) for value in kept.values())
+    batches = load_file(tmp_path / "find" / "not-finite-step-4-rank-0.safetensors")
+    assert batches["0.pixel_values.0"].shape[1:] == (3, 96, 96)
