@@ -161,11 +161,14 @@ def _to_columns(sample: Sample) -> dict[str, Any]:
 def row_of_columns(columns: dict[str, Any]) -> dict[str, Any]:
     """The JSON row: nulls are fields that are not there, except the path of a crop.
 
-    A `meta` that is not JSON text stays text, which whatever checks the row refuses.
+    Columns of other types stay as they are, and so does a `meta` that is not JSON text: whatever
+    checks the row refuses them.
     """
     row: dict[str, Any] = _without_nulls(columns)
-    for image in row.get("images", []):
-        image.setdefault("path", None)
+    images = row.get("images")
+    for image in images if isinstance(images, list) else ():
+        if isinstance(image, dict):
+            image.setdefault("path", None)
     with suppress(TypeError, ValueError):
         row["meta"] = json.loads(row.get("meta", "{}"))
     return row

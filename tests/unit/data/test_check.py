@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parfocal.data import Sample
 from parfocal.data.check import CheckReport, check_file, guess_convention
 from parfocal.data.parquet import write_parquet
+from parfocal.data.preview import preview_file
 from parfocal.errors import DataError
 
 
@@ -216,6 +217,30 @@ def test_a_bad_row_of_parquet_does_not_end_the_check(tmp_path: Path) -> None:
     assert [(issue.line, issue.kind) for issue in report.issues] == [
         (1, "wrong_type"), (2, "wrong_type")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (["a.png"], "images[0]: 'a.png' is string"),
+        ([{"path": "a.png", "width": 9, "height": 9}, None], "images[1]: None is null"),
+        ({"path": "a.png"}, "images: an object with 1 fields is object"),
+        (3, "images: 3 is integer"),
+        ("a.png", "images: 'a.png' is string"),
+    ],
+)
+def test_columns_of_other_types_in_parquet_are_found(
+    tmp_path: Path, images: Any, said: str
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    rows = [{"id": "1", "images": images, "turns": []}]
+    pyarrow.parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (issue,) = check_file(tmp_path / "rows.parquet", open_images=False).issues
+    assert (issue.line, issue.kind) == (1, "wrong_type")
+    assert issue.detail.startswith(said)
+    assert preview_file(tmp_path / "rows.parquet", tmp_path / "rows.html").flagged == 1
 
 
 def test_names_are_written_so_that_they_can_be_printed(tmp_path: Path) -> None:
