@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from parfocal.errors import ConfigError, DataError, FrameError
+from parfocal.errors import ConfigError, FrameError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,17 +128,13 @@ def questions(lines: TextIO) -> Iterator[str]:
     """The lines that are not empty, with a prompt on stderr where a person types them."""
     from rich.text import Text
 
+    if isinstance(lines, io.TextIOWrapper):  # a line in another encoding is refused when asked
+        lines.reconfigure(errors="surrogateescape")
     prompt = lines.isatty()
     while True:
         if prompt:
             error_console().print(Text("? ", "bold"), end="")
-        try:
-            line = lines.readline()
-        except UnicodeDecodeError as err:
-            raise DataError(
-                f"a line of standard input is not {err.encoding} text: {err.reason}. Write the "
-                "questions in that encoding."
-            ) from err
+        line = lines.readline()
         if not line:
             return
         if line.strip():

@@ -29,6 +29,7 @@ from parfocal.eval.scenes import (
 )
 from parfocal.images import image_frame
 from parfocal.predict import Answer
+from parfocal.predict.asking import read_question
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class TableChat:
         self.turns += 1
         if question == "refused":
             raise DataError("the table does not take this.")
-        text = GroundedText.of(f"{self.turns}: {question}")
+        text = GroundedText.of(f"{self.turns}: ", *read_question(question, 0).spans)
         return self.predictor.answer(self.image, question, text)
 
 

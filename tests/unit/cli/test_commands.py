@@ -225,11 +225,11 @@ def test_a_chat_outlives_a_question_that_cannot_be_asked(run, loaded, scene) -> 
     assert done.err.count("error: the table does not take this") == 1
 
 
-def test_standard_input_in_another_encoding_is_refused(run, loaded, scene) -> None:
-    words = io.TextIOWrapper(io.BytesIO(b"hello\ncaf\xe9\n"), encoding="utf-8")
+def test_a_question_in_another_encoding_is_refused_alone(run, loaded, scene) -> None:
+    words = io.TextIOWrapper(io.BytesIO(b"hello\ncaf\xe9?\nagain\n"), encoding="utf-8")
     done = run("chat", scene, stdin=words)
-    assert done.code == 1
-    assert "not utf-8 text" in done.err
+    assert (done.code, done.out) == (1, "1: hello\n3: again\n")
+    assert done.err.count("not whole Unicode text") == 1
 
 
 @pytest.mark.parametrize(
