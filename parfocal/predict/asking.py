@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -198,6 +198,21 @@ def cut_short(count: int) -> Problem:
         f"the answer is cut off after {count} tokens; max_new_tokens lets it be longer "
         "(on the command line --max-new-tokens)",
     )
+
+
+def one_answer(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of Transformers' `generate` with one answer a question, whatever is saved.
+
+    Raises:
+        ConfigError: if they ask for several.
+    """
+    count = options.get("num_return_sequences")
+    if count not in (None, 1):
+        raise ConfigError(
+            f"num_return_sequences is {count}, but a question has one answer. Ask it several "
+            "times, with do_sample=True and another seed each time."
+        )
+    return {**options, "num_return_sequences": 1}
 
 
 def no_video(model: str) -> ConfigError:

@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import Cache, LogitsProcessorList
 
 from parfocal.dialects.base import Parsed
-from parfocal.errors import ConfigError
 from parfocal.models.decoding import LiveRegions
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.outputs import ImageFeatures
@@ -23,7 +22,7 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Regions, of_first
 from parfocal.models.splicing import rows_of
 from parfocal.models.text_batch import TextBatch
-from parfocal.predict.asking import cut_short
+from parfocal.predict.asking import cut_short, one_answer
 from parfocal.predict.seeing import cast
 
 logger = logging.getLogger(__name__)
@@ -101,12 +100,7 @@ def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: if a question is to have several answers.
     """
-    chosen = dict(options)
-    if chosen.get("num_return_sequences") not in (None, 1):
-        raise ConfigError(
-            f"num_return_sequences is {chosen['num_return_sequences']}, but a question has one "
-            "answer. Ask it several times, with do_sample=True and another seed each time."
-        )
+    chosen = one_answer(options)
     seed = chosen.pop("seed", None)
     if seed is not None:
         torch.manual_seed(seed)
@@ -172,7 +166,8 @@ def _read(
         input_ids[:, :-1], attention_mask[:, :-1], use_cache=True, logits_to_keep=1, **seen
     )
     cache: Cache = output.past_key_values
-    cache.batch_repeat_interleave(beams)
+    rows = torch.arange(len(input_ids), device=input_ids.device)
+    cache.reorder_cache(rows.repeat_interleave(beams))  # the one copy that layers of any kind have
     return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
 
 

@@ -34,7 +34,7 @@ from parfocal.dialects.grounded import GroundedText, Text
 from parfocal.errors import DialectError
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import cut_short, no_boxes, read_question
+from parfocal.predict.asking import cut_short, no_boxes, one_answer, read_question
 from parfocal.predict.peers.confidence import Said, TokenProbabilities, score_boxes
 from parfocal.predict.peers.files import Checkpoint, load_parts
 from parfocal.predict.peers.talk import PeerChat
@@ -214,11 +214,15 @@ class GenerativePeer(PeerPredictor):
             prompts: as `prompt` lays them out.
             task: decides where an answer is complete.
             options: of Transformers' `generate`.
+
+        Raises:
+            ConfigError: if a question is to have several answers.
         """
         ends, stops = as_ids(self.settings.eos_token_id), self.stops(task)
         settings = copy.deepcopy(self.settings)
         # What is no setting, such as a streamer, is an argument of its own.
-        arguments = settings.update(**{**(options or {}), "eos_token_id": [*ends, *stops]})
+        chosen = one_answer(options or {})
+        arguments = settings.update(**{**chosen, "eos_token_id": [*ends, *stops]})
         recorder = TokenProbabilities() if settings.num_beams == 1 else None
         inputs = self._on_device(self.encode(images, prompts))
         with torch.inference_mode():

@@ -449,6 +449,25 @@ def test_beams_read_a_question_once_and_say_what_they_say_when_each_reads_it(
     assert once == again
 
 
+HYBRID = {
+    "model_type": "lfm2", "vocab_size": 320, "hidden_size": 32, "intermediate_size": 32,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False,
+    "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def test_beams_read_a_question_once_with_layers_of_other_caches(make_tiny, picture, monkeypatch):
+    """Convolutions remember tokens, too: a beam that lost theirs would say other words."""
+    predictor = Predictor(*make_tiny(difference={"text_config": HYBRID}), "hybrid")
+    questions = ["What?", "What is the first thing there?"]
+    ask = functools.partial(predictor.ask_batch, [picture] * 2, questions, max_new_tokens=6)
+    once = [told(answer) for answer in ask(num_beams=3)]
+    without = [told(answer) for answer in ask(num_beams=3, use_cache=False)]
+    monkeypatch.setattr("parfocal.predict.generating._ends_in_words", lambda *_: False)
+    assert once == [told(answer) for answer in ask(num_beams=3)] == without
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 def test_answers_without_a_cache_are_those_with_one(tiny_predictor, picture, beams):
     questions = ["What?", "What is the first thing there?"]
@@ -464,6 +483,14 @@ def test_answers_without_a_cache_are_those_with_one(tiny_predictor, picture, bea
 def test_a_question_has_one_answer(tiny_predictor, picture):
     with pytest.raises(ConfigError, match="num_return_sequences is 2, but a question has one"):
         tiny_predictor.ask(picture, "What?", num_return_sequences=2, do_sample=True)
+
+
+def test_a_question_has_one_answer_whatever_a_checkpoint_says(tiny_predictor, picture, monkeypatch):
+    ask = functools.partial(tiny_predictor.ask_batch, [picture] * 2, ["What?", "Where is it?"])
+    want = [told(answer) for answer in ask(num_beams=3, max_new_tokens=6)]
+    for name, value in {"num_beams": 3, "num_return_sequences": 2}.items():
+        monkeypatch.setattr(tiny_predictor.model.generation_config, name, value)
+    assert [told(answer) for answer in ask(max_new_tokens=6)] == want
 
 
 def test_a_question_that_ends_in_a_feature_is_left_to_generate(tiny_predictor):

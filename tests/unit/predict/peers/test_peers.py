@@ -387,6 +387,15 @@ def test_options_reach_the_generation(peer, street):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+def test_a_question_has_one_answer(peer, street, monkeypatch):
+    one = peer("qwen3_vl")
+    with pytest.raises(ConfigError, match="num_return_sequences is 2, but a question has one"):
+        one.ask(street, "What?", num_return_sequences=2, do_sample=True)
+    want = one.ask(street, "What?", num_beams=2).text
+    monkeypatch.setattr(one.settings, "num_return_sequences", 2)  # as a checkpoint may have it
+    assert one.ask(street, "What?", num_beams=2).text == want
+
+
 def test_an_answer_that_is_cut_off_says_so(peer, street, monkeypatch):
     one = peer("qwen3_vl")
     answer = one.ask(street, "What?", max_new_tokens=3)
