@@ -1,8 +1,9 @@
 """Configuration of the composable model: the parts' dataclasses, `ParfocalConfig` around them.
 
 Every part rejects unknown keys; the top level, which has to admit the extras that Transformers
-adds, rejects keys that are close to a field of ours (`fusoin=...`, `vision_config=...`). Nothing is
-rewritten after construction: what does not fit is a `ConfigError`.
+adds, rejects keys that are close to a field of ours (`fusoin=...`, `vision_config=...`). What does
+not fit is a `ConfigError` and is never rewritten. Parts may be changed one after the other, so the
+rules between them are checked when a config is made, and again when a model is built of it.
 """
 
 from __future__ import annotations
@@ -98,24 +99,28 @@ class ParfocalConfig(PreTrainedConfig):
                 raise ConfigError(
                     f"ParfocalConfig has no field {key!r}. Did you mean {close[0]!r}?"
                 )
-        for name, part in _PARTS.items():
-            setattr(self, name, part.from_dict(getattr(self, name) or {}))
         given = self.text_config
         super().__post_init__(**kwargs)
         if isinstance(given, Mapping):
             refuse_misspelt(given, self.text_config, "text_config")
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        self._check_parts()
+        self.check_parts()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Make a part of a mapping; what it leaves out stays as the part has it now."""
+        """Make a part of a mapping; what it leaves out stays as the part has it now.
+
+        None is a part as it is when nobody says anything of it.
+        """
         part = _PARTS.get(name)
-        if part is not None and isinstance(value, Mapping):
+        if part is not None:
             now = getattr(self, name, None)
-            value = part.from_dict({**now.to_dict(), **value} if isinstance(now, part) else value)
+            if isinstance(now, part) and isinstance(value, Mapping):
+                value = {**now.to_dict(), **value}
+            value = part.from_dict({} if value is None else value)
         super().__setattr__(name, value)
 
-    def _check_parts(self) -> None:
+    def check_parts(self) -> None:
+        """Refuse parts that do not fit each other, with a ConfigError."""
         if self.fusion.kind != "none" and len(self.vision.towers) != 2:
             raise ConfigError(
                 f"fusion.kind is {self.fusion.kind!r} but vision has one tower; "

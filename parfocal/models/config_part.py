@@ -42,10 +42,18 @@ class PartConfig:
 
     @classmethod
     def from_dict(cls: type[Part], values: Mapping[str, Any] | Part) -> Part:
-        """Build the part from `values`; ConfigError names an unknown key and the closest known."""
+        """Build the part from `values`.
+
+        Raises:
+            ConfigError: if they are no mapping, or have an unknown key; with the closest known.
+        """
         if isinstance(values, cls):
             return values
         known = [item.name for item in dataclasses.fields(cls)]
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"{cls.__name__} is {values!r}; give a mapping of its fields, which are {known}."
+            )
         for key in values:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
@@ -72,7 +80,9 @@ def refuse_misspelt(values: Mapping[str, Any], config: PreTrainedConfig, where: 
         ConfigError: naming such a key, and the field.
     """
     # a letter off, no more: keys of some families are near to those of others
-    known = [*(item.name for item in dataclasses.fields(config)), *config.attribute_map]
+    fields = [item.name for item in dataclasses.fields(config)]
+    public = [name.removeprefix("_") for name in fields]  # `out_features` is read and written so
+    known = {*fields, *public, *config.attribute_map}
     for key in values:
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.94)
         if close and key not in known:

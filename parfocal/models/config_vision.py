@@ -77,6 +77,10 @@ class VisionConfig(PartConfig):
     video: Literal["none", "crop", "pad"] = "none"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.towers, tuple | list):
+            raise ConfigError(
+                f"VisionConfig.towers is {self.towers!r}; give a list of one or two towers."
+            )
         object.__setattr__(
             self, "towers", tuple(TowerConfig.from_dict(tower) for tower in self.towers)
         )

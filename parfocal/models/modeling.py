@@ -58,6 +58,7 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ]  # fmt: skip
 
     def __init__(self, config: ParfocalConfig) -> None:
+        config.check_parts()  # again: its parts may have been changed since it was made
         super().__init__(config)
         width = config.text_config.hidden_size
         self.vision = VisionTowers(config.vision)

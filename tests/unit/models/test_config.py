@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
+from transformers import Dinov2Config
 
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig, TokenIds
@@ -193,6 +195,44 @@ def test_a_misspelt_backbone_is_refused():
     tower = TowerConfig(backbone={"model_type": "resnet", "hiden_sizes": [8, 16]})
     with pytest.raises(ConfigError, match="backbone has no field 'hiden_sizes'"):
         backbone_config(tower)
+
+
+def test_a_backbone_may_be_what_its_config_writes():
+    """It writes `out_features`, which is a field of another name in it."""
+    backbone = Dinov2Config(num_hidden_layers=2, out_features=["stage2"]).to_dict()
+    assert backbone_config(TowerConfig(backbone=backbone)).to_dict() == backbone
+    with pytest.raises(ConfigError, match=r"'out_feature'\. Did you mean 'out_features'"):
+        backbone_config(TowerConfig(backbone={**backbone, "out_feature": ["stage2"]}))
+
+
+@pytest.mark.parametrize("part", ["vision", "proposer", "token_ids"])
+@pytest.mark.parametrize("value", [3, "dense", [], 0, False])
+def test_a_part_that_is_no_mapping_is_refused(part, value):
+    config = ParfocalConfig()
+    for make in (lambda: ParfocalConfig(**{part: value}), lambda: setattr(config, part, value)):
+        with pytest.raises(ConfigError, match=rf"is {re.escape(repr(value))}; give a mapping of"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("towers", "said"),
+    [
+        (3, "VisionConfig.towers is 3; give a list"),
+        (None, "VisionConfig.towers is None; give a list"),
+        ({"image_size": 32}, "VisionConfig.towers is {'image_size': 32}; give a list"),
+        ([3], "TowerConfig is 3; give a mapping of its fields.*'backbone'"),
+    ],
+)
+def test_towers_that_are_no_list_of_mappings_are_refused(towers, said):
+    with pytest.raises(ConfigError, match=said):
+        VisionConfig(towers=towers)
+
+
+def test_none_is_a_part_of_which_nothing_is_said():
+    config = ParfocalConfig(vision=None)
+    assert config.vision == VisionConfig()
+    config.vision = None
+    assert config.vision == VisionConfig()
 
 
 def test_a_part_may_be_changed_in_a_config_that_is_read(tmp_path):

@@ -11,6 +11,7 @@ from parfocal.boxes import Boxes
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import ConfigError, ShapeError
 from parfocal.images import image_frame
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.matching import match_boxes
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.packing import additive, turn_mask, turn_positions
@@ -111,6 +112,15 @@ def test_wrong_number_of_placeholders_is_refused(tiny_pair, pictures):
     model, text, mask, features, regions = _encoded(tiny_pair, pictures[:1], QUESTIONS[:1])
     with pytest.raises(ShapeError, match="placeholders"):
         _logits(model, text.input_ids[:, 2:], mask[:, 2:], features, regions)
+
+
+def test_parts_that_were_changed_and_no_longer_fit_make_no_model(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    config = ParfocalConfig.from_pretrained(tmp_path, regions={"kind": "none"})
+    with pytest.raises(ConfigError, match=r"set regions\.kind, which is 'none'"):
+        ParfocalForConditionalGeneration(config)
+    config.proposer = {"kind": "none", "refine": False}  # one after the other
+    assert ParfocalForConditionalGeneration(config).num_slots == 0
 
 
 def test_save_and_load_are_equal(tiny_pair, pictures, tmp_path):
