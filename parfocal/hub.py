@@ -76,9 +76,11 @@ def load_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(err: BaseException) -> str:
-    """The first line of an error's message, or its kind."""
+    """The first line of an error's message, with the next where it announces one, or its kind."""
     lines = str(err).strip().splitlines()
-    return lines[0] if lines else type(err).__name__
+    if not lines:
+        return type(err).__name__
+    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))
 
 
 def is_hub_id(name: str) -> bool:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
@@ -31,6 +30,7 @@ from transformers import (
 )
 
 from parfocal.errors import CheckpointError
+from parfocal.hub import first_line, load_errors
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import PRESETS, get_preset
@@ -178,10 +178,10 @@ def folder_info(folder: str | Path, name: str = "") -> ModelInfo:
         return config_info(config, name)
     try:
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as err:
+    except load_errors() as err:
         raise CheckpointError(
-            f"{folder} holds no config.json that Transformers can read. Give a preset "
-            f"({', '.join(PRESETS)}), a model folder, or a hub id."
+            f"{folder} holds no config.json that Transformers can read ({first_line(err)}). Give a "
+            f"preset ({', '.join(PRESETS)}), a model folder, or a hub id."
         ) from err
     return config_info(found, name)
 

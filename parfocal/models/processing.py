@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from parfocal.boxes import Boxes, Frame, Warp
 from parfocal.data.sample import Sample
@@ -27,13 +26,13 @@ from parfocal.dialects import Dialect, Parsed, View, get_dialect
 from parfocal.dialects.grounded import GroundedText
 from parfocal.dialects.objects import OBJECT_MARK
 from parfocal.errors import CheckpointError, ConfigError, DialectError
-from parfocal.hub import first_line
 from parfocal.models.frames import frame_warp, picture_warp, prepare_frame, prepare_picture
 from parfocal.models.objects import check_objects, pad_rows, shown_objects
 from parfocal.models.pictures import num_pictures, shown_regions
 from parfocal.models.prompts import Prompt
 from parfocal.models.settings import ProcessorSettings
 from parfocal.models.text_batch import TextBatch, padded, text_row
+from parfocal.models.tokenizers import load_tokenizer
 
 FILE_NAME = "parfocal_processor.json"
 
@@ -348,16 +347,7 @@ class ParfocalProcessor:
         except ValueError as err:
             raise CheckpointError(f"{path} is not JSON ({err}); copy the folder again.") from err
         settings = ProcessorSettings.from_dict(values)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, TypeError, StrictDataclassError) as err:
-            raise CheckpointError(
-                f"{folder} holds no tokenizer that can be read (tokenizer.json, "
-                f"tokenizer_config.json): {first_line(err)} Copy the folder again."
-            ) from err
-        return cls(tokenizer, settings)
+        return cls(load_tokenizer(Path(folder)), settings)
 
 
 _ALLOWED_IN_QUESTIONS = ("[grounding]",)

@@ -1,18 +1,21 @@
 """A small byte-level BPE tokenizer learned from a model's own sentences; big models bring theirs.
 
 Byte-level means that any text can be written and read back; words that were never seen become
-several tokens.
+several tokens. Of either kind, what a folder holds is read by `load_tokenizer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from parfocal.dialects import Dialect
 from parfocal.dialects.region_tokens import region_token
+from parfocal.errors import CheckpointError
+from parfocal.hub import first_line
 from parfocal.models.settings import PromptTemplate
 
 PAD, END, IMAGE = "<pad>", "<end>", "<image>"
@@ -60,3 +63,21 @@ def train_tokenizer(
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a folder as Transformers does, without running code beside it.
+
+    Raises:
+        CheckpointError: if there is none, or it cannot be read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as err:  # its readers raise whatever broken files lead to, nameless ones too
+        raise CheckpointError(
+            f"{folder} holds no tokenizer that Transformers can read ({first_line(err)}). Copy the "
+            "folder again, with tokenizer.json (or tokenizer.model) and tokenizer_config.json."
+        ) from err
+    return tokenizer

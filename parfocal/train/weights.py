@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import first_line, refuse_gaps
+from parfocal.hub import first_line, load_errors, refuse_gaps
 from parfocal.models.checkpoints.convert import KeyMap, Rename, convert
 from parfocal.models.checkpoints.official_groma import config_values
 from parfocal.models.checkpoints.public_parts import extended_text, tower_state
@@ -121,7 +120,7 @@ def _open(folder: Path) -> Tensors:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+    except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     refuse_gaps(folder, report)
     state = loaded.state_dict()

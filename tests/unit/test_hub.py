@@ -150,6 +150,7 @@ def test_a_snapshot_that_is_known_to_be_partial_is_still_a_folder(monkeypatch, t
     assert asked == ["a/b"]
 
 
-def test_the_first_line_of_an_error_that_says_nothing_is_its_kind():
+def test_an_error_is_told_in_a_line():
     assert hub.first_line(OSError("one\ntwo")) == "one"
+    assert hub.first_line(OSError("field 'a':\n    wants b\nthree")) == "field 'a': wants b"
     assert hub.first_line(KeyError()) == "KeyError"

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from parfocal.dialects.region_tokens import region_token
 from parfocal.errors import CheckpointError
+from parfocal.hub import first_line, load_errors
 from parfocal.models.building import token_ids_of
 from parfocal.models.checkpoints.convert import (
     Conversion,
@@ -76,10 +75,10 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     found = {key: value for key, value in values.items() if key not in NO_SETTINGS}
     try:
         AutoConfig.for_model(**found)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as err:
+    except load_errors() as err:
         raise CheckpointError(
             f"{folder}: Transformers cannot read the config of this language model, a "
-            f"{found['model_type']!r} ({str(err).splitlines()[0]})."
+            f"{found['model_type']!r} ({first_line(err)})."
         ) from err
     return found
 
@@ -251,8 +250,8 @@ def _tower(index: int, tower: TowerConfig, folder: Path) -> Tensors:
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise CheckpointError(f"{folder} could not be loaded: {str(err).splitlines()[0]}") from err
+    except load_errors() as err:
+        raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     reshaped = {name for name, *_ in report["mismatched_keys"]}
     misfits = [f"misshapen {name}" for name in sorted(reshaped)]
     misfits += [f"missing {name}" for name in sorted(set(report["missing_keys"]) - reshaped)]

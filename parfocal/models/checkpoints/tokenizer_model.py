@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub.errors import StrictDataclassError
 from tokenizers import (
     AddedToken,
     Regex,
@@ -27,9 +26,10 @@ from tokenizers import (
     normalizers,
     pre_tokenizers,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from parfocal.errors import CheckpointError
+from parfocal.models.tokenizers import load_tokenizer
 
 FILE_NAME = "tokenizer.model"
 BLANK = "\u2581"  # how a piece writes a blank
@@ -102,14 +102,7 @@ def read_tokenizer(
         start = start or ("always" if is_legacy(folder) else "first")
         tokenizer: PreTrainedTokenizerBase = _build(folder, read_pieces(path), start)
     else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, TypeError, ImportError, StrictDataclassError) as err:
-            raise CheckpointError(
-                f"{folder} holds no tokenizer that can be read (tokenizer.json or {FILE_NAME})."
-            ) from err
+        tokenizer = load_tokenizer(folder)
         if start is not None:
             tokenizer = _with_blanks(tokenizer, start)
     add_tokens(tokenizer, added)

@@ -196,6 +196,20 @@ class TestFolders:
         ).save_pretrained(tmp_path)  # fmt: skip
         assert folder_info(tmp_path).cache_numbers == 2 * 2 * 32
 
+    @pytest.mark.parametrize(
+        ("config", "reason"),
+        [
+            ({"model_type": "parfocal", "vision": 3}, "VisionConfig is 3"),
+            ({"model_type": "qwen2", "hidden_size": "a"}, "expected int, got str"),
+        ],
+    )
+    def test_a_config_that_cannot_be_read_is_refused_with_the_reason(
+        self, tmp_path, config, reason
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=rf"can read \(.*{reason}.*\)\. Give a preset"):
+            folder_info(tmp_path)
+
     def test_a_folder_without_a_config_is_refused(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"no config\.json.*groma_7b"):
             folder_info(tmp_path)

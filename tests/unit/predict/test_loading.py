@@ -17,6 +17,7 @@ from parfocal.images import image_frame
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.predict import load
 from parfocal.predict.loading import check_finder, model_folder
+from parfocal.train.weights import load_parts
 from tests.unit.models.builders import build_mg_llava
 
 
@@ -62,10 +63,12 @@ def test_dtype_is_as_asked(saved, dtype, pictures):
     [{"vision": 3}, {"text_config": {"model_type": "qwen2", "hidden_size": "a"}}],
     ids=["number", "text"],
 )
-def test_values_of_other_types_in_a_config_are_refused(copy, change):
+def test_values_of_other_types_in_a_config_are_refused_at_every_door(copy, tiny_pair, change):
     rewrite(copy / "config.json", **change)
     with pytest.raises(CheckpointError, match=str(copy)):
         load(copy, device="cpu")
+    with pytest.raises(CheckpointError, match=f"{copy} could not be loaded"):
+        load_parts(tiny_pair[0], {"model": str(copy)})
 
 
 def test_the_code_of_a_tokenizer_is_not_run(copy):
@@ -131,6 +134,13 @@ def test_pickled_weights_are_never_read(copy):
 def test_a_file_that_is_not_json_is_named(copy, name):
     (copy / name).write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=name):
+        load(copy, device="cpu")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"added_tokens": [], "model": 3}'])
+def test_a_damaged_tokenizer_is_refused(copy, content):
+    (copy / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"{copy} holds no tokenizer that"):
         load(copy, device="cpu")
 
 

@@ -102,6 +102,20 @@ def test_groma_has_the_same_ids_with_its_list_of_added_tokens_and_without(legacy
 
 
 @pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{}", "added_tokens"), ("null", "NoneType"), ('{"added_tokens": [], "model": 3}', "variant")],
+    ids=["empty", "null", "no model"],
+)
+def test_a_damaged_tokenizer_is_refused_in_a_sentence(content, reason, tmp_path):
+    """Transformers, and the library under it, raise whatever these files lead to."""
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    with pytest.raises(CheckpointError, match=rf"no tokenizer.*{reason}.*Copy the") as caught:
+        read_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({str(SIZE + 1): flags("<|end|>")}, r"'<\|end\|>' was added as token 61.* it is 60"),
