@@ -132,7 +132,8 @@ def reader_speeds(seconds: float) -> dict[str, float]:
     speeds = {}
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / "coyo_0_snappy.parquet"
-        rows = [json.loads(line) for line in (FIXTURES / "grit/coyo_2_snappy.jsonl").open()]
+        lines = (FIXTURES / "grit/coyo_2_snappy.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
         parquet.write_table(pyarrow.Table.from_pylist(rows), shard)
         sources = {name: [FIXTURES / file for file in files] for name, files in SOURCES.items()}
         sources["grit"] = [shard]

@@ -196,7 +196,7 @@ def bench_features(pictures: int, repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = captions(folder, pictures)
-        cache = FeatureCache(folder / "features", objective.model, with_candidates=True, bf16=True)
+        cache = FeatureCache(folder / "features", objective.model, bf16=True)
         started = time.perf_counter()
         fill(cache, objective.model, processor, samples)
         filled = time.perf_counter() - started
