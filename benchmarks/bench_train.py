@@ -1,7 +1,8 @@
 """How much packing and cached features save, as ratios in one process; what a GPU makes of 7B.
 
     python benchmarks/bench_train.py [--pictures 64] [--repeats 5] [--out results.json]
-    python benchmarks/bench_train.py --preset groma_7b --lora 64 --peak-tflops 989
+    python benchmarks/bench_train.py --preset groma_7b --lora --compile
+    python benchmarks/bench_train.py --preset tiny_grounding_gpt_1_5b --compile
 
 The first form trains mini on seeded scenes, on this machine's processor:
 
@@ -14,8 +15,21 @@ The first form trains mini on seeded scenes, on this machine's processor:
 - features: Groma's alignment at mini's size (towers, proposer and language model are frozen, a
   caption a picture), read from files, against features kept on disk.
 
-The second form takes steps of a preset with random weights on random tokens, on a GPU:
-MFU = FLOPs of a row (parfocal/train/costs.py has the formulas) x rows a second / peak.
+The second form takes steps of a preset with random weights on random tokens, on a GPU. It trains
+the projector and the language model, or adapters of rank 64 in it with `--lora`, and compares
+
+- packing: `--turns` questions about a picture in one row (`packed`), against a row each (`single`),
+  as many at a time, accumulated to one step of the same questions and answers.
+- compile, where asked for: the language model compiled, against as it is.
+
+Of each it says two shares of `--peak-tflops`, F FLOPs of a row, M rows a step, t seconds a step:
+
+- mfu = M F / (t peak), F without what checkpointed layers compute again: work that has to be done.
+- hfu = M F / (t peak), F with it: work that is done. The same where `--keep-activations`.
+
+F is of all parts, forward and backward; parfocal/train/costs.py has the formulas.
+
+Source of both shares: Chowdhery et al., 2022, PaLM (arXiv:2204.02311), appendix B.
 """
 
 from __future__ import annotations
@@ -27,7 +41,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +98,13 @@ def prepared(
     return objective.train(), torch.optim.AdamW(trained, lr=1e-4)
 
 
-def step(objective: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Any]) -> None:
-    """Take one step in mixed precision."""
+def step(objective: nn.Module, optimizer: torch.optim.Optimizer, *batches: dict[str, Any]) -> None:
+    """Take one step in mixed precision; gradients of several batches are accumulated."""
     device = next(objective.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
-        loss = objective(**batch).loss
-    loss.backward()
+    for batch in batches:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = objective(**batch).loss
+        loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -237,15 +252,50 @@ def captions(folder: Path, pictures: int) -> list[Sample]:
     return list(read_jsonl(folder / "rows.jsonl"))
 
 
-def bench_preset(args: argparse.Namespace) -> dict[str, float | str | None]:
-    """Take steps of a preset with random weights on random tokens."""
+def bench_preset(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare ways to take a step of a preset, with random weights on random tokens."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = named(get_preset(args.preset))
     stage = Stage(
         "bench", "language", ("projector", "text"), samples=1, batch_size=1,
         lora=Lora(rank=args.lora) if args.lora else None,
         gradient_checkpointing=not args.keep_activations,
     )  # fmt: skip
+    objective, optimizer = preset(args.preset, stage, device)
+    model, length = objective.model, args.text_tokens // args.turns
+    ways = {"packed": [random_batch(model, args.rows, length, args.turns, device)]}
+    if args.turns > 1:
+        ways["single"] = [random_batch(model, args.rows, length, 1, device)] * args.turns
+
+    def measured(batches: list[dict[str, Any]]) -> dict[str, float | None]:
+        seconds, peak = timed(lambda: step(objective, optimizer, *batches), args.repeats, device)
+        rows = args.rows * len(batches)
+        tokens, words = batches[0]["text"].input_ids.shape[1], args.turns * length // len(batches)
+        once, done = (rows * flops / seconds / 1e12 for flops in work(model, stage, tokens, words))
+        return {
+            "rows_a_step": rows, "tokens_a_row": tokens, "seconds_a_step": seconds,
+            "tokens_per_second": rows * tokens / seconds,
+            "text_tokens_per_second": rows * words / seconds,
+            "mfu": once / args.peak_tflops, "hfu": done / args.peak_tflops,
+            "peak_memory_gb": peak,
+        }  # fmt: skip
+
+    found = {name: measured(batches) for name, batches in ways.items()}
+    if args.compile:
+        model.text.base_model.compile(dynamic=False)  # what the objective calls
+        found |= {f"{name}_compiled": measured(batches) for name, batches in ways.items()}
+    settings = {name: getattr(args, name) for name in ("preset", "lora", "turns", "peak_tflops")}
+    checkpointing = stage.gradient_checkpointing
+    return {
+        **settings, "device": str(device), "gradient_checkpointing": checkpointing, **found,
+        "ratios": ratios({name: case["seconds_a_step"] for name, case in found.items()}),
+    }  # fmt: skip
+
+
+def preset(
+    name: str, stage: Stage, device: torch.device
+) -> tuple[LanguageObjective, torch.optim.Optimizer]:
+    """Build a preset's objective on a device as a stage trains it, with new weights."""
+    config = named(get_preset(name))
     torch.manual_seed(0)
     with device:
         model = ParfocalForConditionalGeneration(config)
@@ -255,28 +305,39 @@ def bench_preset(args: argparse.Namespace) -> dict[str, float | str | None]:
     objective, optimizer = prepared(LanguageObjective(model).to(device), stage)
     if stage.gradient_checkpointing:
         model.text.activation_checkpointing_enable()
-    if args.compile:
-        model.text.compile()
-    batch = random_batch(model, args.rows, args.text_tokens, args.turns, device)
-    for _ in range(3):
-        step(objective, optimizer, batch)
-    seconds = []
-    for _ in range(args.repeats):
-        _wait(device)
+    return objective, optimizer
+
+
+def timed(
+    function: Callable[[], None], repeats: int, device: torch.device
+) -> tuple[float, float | None]:
+    """Median seconds of a function after three calls, and the most GB it holds on a GPU."""
+    cuda, seconds = device.type == "cuda", []
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(3 + repeats):
         started = time.perf_counter()
-        step(objective, optimizer, batch)
-        _wait(device)
+        function()
+        if cuda:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    tokens = batch["text"].input_ids.shape[1]
-    each = statistics.median(seconds)
-    flops = args.rows * sum(_work(config, stage, model, tokens, args.text_tokens).values())
-    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
+    peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
+    return statistics.median(seconds[3:]), peak
+
+
+def ratios(seconds: Mapping[str, float]) -> dict[str, float]:
+    """How many times faster a step is when packed and when compiled, all else alike."""
+    pairs = {
+        "packing": ("single", "packed"),
+        "packing_compiled": ("single_compiled", "packed_compiled"),
+        "compile": ("packed", "packed_compiled"),
+        "compile_single": ("single", "single_compiled"),
+    }
     return {
-        "preset": args.preset, "device": str(device), "rows": args.rows, "tokens_a_row": tokens,
-        "seconds_a_step": each, "tokens_per_second": args.rows * tokens / each,
-        "tflops_per_second": flops / each / 1e12, "peak_memory_gb": peak,
-        "mfu": flops / each / 1e12 / args.peak_tflops,
-    }  # fmt: skip
+        name: seconds[slow] / seconds[fast]
+        for name, (slow, fast) in pairs.items()
+        if slow in seconds and fast in seconds
+    }
 
 
 def named(config: ParfocalConfig) -> ParfocalConfig:
@@ -289,14 +350,14 @@ def named(config: ParfocalConfig) -> ParfocalConfig:
     return vary(config, {"token_ids": ids})
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def work(
+    model: ParfocalForConditionalGeneration, stage: Stage, tokens: int, text_tokens: int
+) -> tuple[int, int]:
+    """FLOPs of a row of so many tokens without and with what is computed again.
 
-
-def _work(config: Any, stage: Stage, model: Any, tokens: int, text_tokens: int) -> dict[str, int]:
-    """FLOPs of a row by part, on a model without memory that trains what `model` does."""
-    shape = meta_model(config)
+    They are counted on a model without memory that trains what `model` does.
+    """
+    shape = meta_model(model.config)
     if stage.lora is not None:
         with torch.device("meta"):
             add_adapters(shape.text, stage.lora)
@@ -308,13 +369,16 @@ def _work(config: Any, stage: Stage, model: Any, tokens: int, text_tokens: int) 
         image=image, regions=tokens - image - text_tokens, text=text_tokens,
         learned=text_tokens / 2, longest=tokens, pictures=1, objects=0, basis="measured",
     )  # fmt: skip
-    return row_flops(shape, stage, row, prefill_flops(meta_model(config), 1))
+    forward = prefill_flops(meta_model(model.config), 1)
+    once = dataclasses.replace(stage, gradient_checkpointing=False)
+    least, done = (row_flops(shape, kind, row, forward).values() for kind in (once, stage))
+    return sum(least), sum(done)
 
 
 def random_batch(
     model: ParfocalForConditionalGeneration,
     rows: int,
-    text_tokens: int,
+    length: int,
     turns: int,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -323,7 +387,7 @@ def random_batch(
     Args:
         model: says which tokens stand for pictures and regions.
         rows: how many.
-        text_tokens: of a row, divided evenly among its turns.
+        length: text tokens of a turn.
         turns: packed into a row; 1 packs nothing.
         device: of the batch.
     """
@@ -332,7 +396,6 @@ def random_batch(
     for slot in range(model.num_slots if ids.region >= 0 else 0):
         named = config.regions.layout == "interleaved"
         prefix += [*([ids.first_region + slot] if named else []), ids.region]
-    length = text_tokens // turns
     generator = torch.Generator().manual_seed(0)
     known = min(3000, config.text_config.vocab_size // 2)
     words = torch.randint(3, known, (rows, turns * length), generator=generator)
@@ -366,11 +429,14 @@ def main() -> None:
     parser.add_argument("--row-length", type=int, default=512, help="of rows that Samples share")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--preset")
-    parser.add_argument("--lora", type=int, default=0, help="rank; 0 trains all of the text model")
+    parser.add_argument(
+        "--lora", type=int, nargs="?", const=64, default=0,
+        help="rank of adapters, 64 if not said; all of the language model trains without it",
+    )  # fmt: skip
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--text-tokens", type=int, default=768)
-    parser.add_argument("--turns", type=int, default=1, help="questions packed into a row")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--text-tokens", type=int, default=768, help="of a packed row")
+    parser.add_argument("--turns", type=int, default=8, help="questions packed into a row")
+    parser.add_argument("--compile", action="store_true", help="measure compiled, too")
     parser.add_argument("--keep-activations", action="store_true")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="an H200 in bfloat16")
     args = parser.parse_args()

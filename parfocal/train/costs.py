@@ -10,7 +10,9 @@ Work of the language model, by what trains in it:
   Adapters are linear layers that train.
 - attention: 4 layers W L^2 forward, 12 layers W L^2 with gradients; pairs that a mask hides count.
 - the head as a linear layer over the tokens that are learned.
-- checkpointed layers are computed once more: 2 N L + 4 layers W L^2.
+- checkpointed layers are computed once more: 2 N L + 4 layers W L^2. That is part of what a device
+  does and of what a stage takes, but no part of MFU, which `benchmarks/bench_train.py` measures
+  without it, and HFU with it.
 
 Work of any other part: F (1 + p + s) a picture; p is 1 if gradients pass, s the share of its
 weights that train. F is counted by a run without memory (`parfocal.models.info`); of a transformer

@@ -64,6 +64,7 @@ def test_what_a_benchmark_imports_is_there(name):
     assert callable(read(name).main)
 
 
+@pytest.mark.integration
 def test_training_of_mini_is_measured(train, tmp_path):
     found = train("--pictures", 2, "--repeats", 1, "--out", tmp_path / "found.json")
     assert found == json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
@@ -71,10 +72,45 @@ def test_training_of_mini_is_measured(train, tmp_path):
         assert found[name]["ratio"] > 0, name
 
 
-def test_training_of_a_preset_is_measured(train):
-    found = train("--preset", "tiny", "--rows", 2, "--text-tokens", 16, "--repeats", 1)
-    assert found["tokens_a_row"] == 9 + 6 + 16
-    assert found["mfu"] > 0
+TINY = ("--preset", "tiny", "--rows", 2, "--text-tokens", 8, "--turns", 2, "--repeats", 1)
+SEEN = 9 + 6  # tokens of a picture and of its region slots
+
+
+@pytest.mark.integration
+def test_ways_to_train_a_preset_are_compared(train):
+    found = train(*TINY)
+    packed, single = found["packed"], found["single"]
+    assert (packed["rows_a_step"], packed["tokens_a_row"]) == (2, SEEN + 8)
+    assert (single["rows_a_step"], single["tokens_a_row"]) == (4, SEEN + 4)
+    for case in (packed, single):
+        assert case["text_tokens_per_second"] * case["seconds_a_step"] == pytest.approx(16)
+        assert 0 < case["mfu"] < case["hfu"]
+    assert list(found["ratios"]) == ["packing"]
+    alone = train(*TINY, "--turns", 1, "--keep-activations")
+    assert ("single" in alone, alone["ratios"]) == (False, {})
+    kept = alone["packed"]
+    assert kept["mfu"] == kept["hfu"]  # nothing is computed again
+    work = [case["mfu"] * case["seconds_a_step"] for case in (packed, kept)]
+    assert work[0] == pytest.approx(work[1])  # of as many tokens
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("words", "rank"), [((), 0), (("--lora",), 64)])
+def test_what_is_compiled_is_what_the_objective_calls(train, monkeypatch, words, rank):
+    calls = []
+
+    def compiled(function, **settings):
+        def call(*args, **kwargs):
+            calls.append(settings)
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = train(*TINY, *words, "--turns", 1, "--compile")
+    assert found["lora"] == rank
+    assert len(calls) == 3 + 1  # to warm up, and a repeat
+    assert list(found["ratios"]) == ["compile"]
 
 
 @pytest.mark.slow
@@ -88,6 +124,7 @@ def test_proposers_are_compared(call, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_pooling_is_compared(call, capsys, monkeypatch):
     module = read("bench_roi_align")
     monkeypatch.setattr(module, "ROUNDS", 1)
