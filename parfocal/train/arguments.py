@@ -51,7 +51,7 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
     recipe, stage, world = context.recipe, context.stage, world_size()
     micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=stage.steps,
         per_device_train_batch_size=micro,
@@ -76,6 +76,9 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
         run_name=f"{recipe.name}-{stage.name}",
         disable_tqdm=True,
     )
+    # With more, one process would train as nn.DataParallel does, and a step be as many times larger
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def num_workers(recipe: Recipe) -> int:
