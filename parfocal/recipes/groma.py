@@ -6,7 +6,8 @@ Source: Groma, section 3.3, Table 1 and section 5.1; what they leave open, the o
 scripts and loaders at d3a95b6.
 Deviates, for all stages: the official sampler draws what one GPU sees in a step from one dataset,
 here rows of all are shuffled; frozen parts are in evaluation mode, where the official proposer
-keeps its dropout.
+keeps its dropout; TF32, which the official scripts switch on, stays off: it is for products of
+float32 matrices, and under the autocast to bfloat16 no weight is in one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ GROUNDING = "mark=[grounding]"  # before questions whose answers tie words to bo
 def groma(budget: str = "full") -> Recipe:
     """Return Groma's recipe: DINOv2-L, a new proposer and region encoder, Vicuna-7B.
 
-    Losses are means over what one process computes at a time, as in the official code. On 8 GPUs
-    that is 8, 2 and 16 Samples in the three stages (`micro_batch`).
+    Losses are means over what one process computes at a time, as in the official code, so they are
+    the official ones only where that is as much: 8, 2 and 16 Samples on each of 8 GPUs in the three
+    stages. A process takes all of its part of a step, here 8, 16 and 16, or what `--micro-batch`
+    says for all stages that train now: give the second one by itself (`--stage alignment`) 2.
 
     Args:
         budget: "full", the only one.

@@ -5,7 +5,10 @@ The files of the mixtures lie in the run's data folder; docs/training.md says ho
 Source: TinyGroundingGPT, sections 3.1 and A.1, Tables 5 and 6. There is no official code.
 Deviates: where the paper is silent, AdamW's moments and the clipping are those of the Trainer and
 rows have at most LLaVA-1.5's 2048 tokens. Table 5 does not say whether its batch sizes are of one
-GPU or of all eight; they are taken for all.
+GPU or of all eight; they are taken for all. Nor does it say what a GPU computes at a time: losses
+are means over the whole step, which no `--micro-batch` changes. TF32, which it names beside
+bfloat16, stays off: it is for products of float32 matrices, and under the autocast to bfloat16 no
+weight is in one.
 """
 
 from __future__ import annotations
