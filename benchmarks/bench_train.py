@@ -12,8 +12,8 @@ The first form trains mini on seeded scenes, on this machine's processor:
   to the longest of its batch, both under a mask, as on GPUs. One in four Samples has all questions
   about a picture, one has one, and two are in words alone. Tokens a second are all but padding,
   which are the same in both.
-- features: Groma's alignment at mini's size (towers, proposer and language model are frozen, a
-  caption a picture), read from files, against features kept on disk.
+- features: mini's language stage with a frozen language model, as Groma's alignment has one, on a
+  caption a picture, read from files, against features kept on disk.
 
 The second form takes steps of a preset with random weights on random tokens, on a GPU. It trains
 the projector and the language model, or adapters of rank 64 in it with `--lora`, and compares
@@ -74,7 +74,7 @@ from parfocal.train.turn_attention import attention_for
 
 BATCH = 8
 TALK = get_recipe("mini").stages[1]
-ALIGN = dataclasses.replace(
+ALIGN = dataclasses.replace(  # mini has no such stage: its language model has to learn first
     TALK, name="alignment",
     trainable=tuple(prefix for prefix in TALK.trainable if prefix != "text"),
 )  # fmt: skip

@@ -47,6 +47,11 @@ def mini(budget: str = "full") -> Recipe:
     Both language stages keep towers, proposer and region appearance frozen: only what turns
     appearances into tokens trains.
 
+    Perception stands for Groma's detection pretraining, with a tower and appearances that train as
+    well and kinds that are told; language for alignment pretraining and instruction finetuning in
+    one, as there is no language model to begin with that could stay frozen; wording has none of its
+    own and ends the finetuning.
+
     Args:
         budget: key of `BUDGETS`.
     """
