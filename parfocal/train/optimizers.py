@@ -19,6 +19,8 @@ from parfocal.errors import ConfigError
 from parfocal.train.recipe import Optim, Stage, is_part
 from parfocal.train.runtime import process_rank, world_size
 
+_ADAMW = "[] for AdamW alone"
+
 
 class Optimizers(Optimizer):
     """Several optimisers that schedules, the Trainer and checkpoints take for one.
@@ -167,17 +169,20 @@ def check_names(model: nn.Module, stage: Stage) -> None:
     """
     optim = stage.optim
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    for key, parts in (("lr_factors", optim.lr_factors), ("muon", optim.muon)):
+    settings = {"lr_factors": (optim.lr_factors, "{} for one rate"), "muon": (optim.muon, _ADAMW)}
+    for key, (parts, otherwise) in settings.items():
         for part in parts:
             if not any(is_part(name, part) for name, _ in named):
                 raise ConfigError(
                     f"stage {stage.name!r}: {key} name {part!r}, which is part of no parameter "
-                    "that trains."
+                    f"that trains. Set stages.{stage.name}.optim.{key} to parts that train, or to "
+                    f"{otherwise}."
                 )
     if optim.muon and not any(by_muon(*item, optim) for item in named):
         raise ConfigError(
             f"stage {stage.name!r}: muon names {list(optim.muon)}, which hold no matrix and no "
-            "kernel that trains."
+            f"kernel that trains. Set stages.{stage.name}.optim.muon to parts that hold one, or to "
+            f"{_ADAMW}."
         )
 
 

@@ -303,7 +303,8 @@ class Recipe:
         model: name of the preset in `parfocal.models.presets.PRESETS`.
         stages: in order.
         model_overrides: differences from the preset, part by part, such as
-            {"proposer": {"kind": "deformable_detr"}}.
+            {"proposer": {"kind": "deformable_detr"}}. Stages must not name what is gone then: with
+            this one, mini's `stages.perception.optim.muon` is set without `proposer.stem`.
         weights: part of the model -> folder, hub id or bundled name of what it starts from, such as
             {"text": "lmsys/vicuna-7b-v1.5"}; parts that are not named start from the seed.
         sides: longer sides of the rendered training pictures in pixels, used in turn.

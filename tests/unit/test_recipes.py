@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import cache
+import re
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,9 +28,11 @@ from parfocal.models.presets import PRESETS, get_preset, mini, vary
 from parfocal.models.templates import QWEN2_5_CHAT, VICUNA
 from parfocal.recipes import RECIPES, config_of, get_recipe, parts_of, run_recipe
 from parfocal.recipes.mini import mini_processor
+from parfocal.train.checks import check_stages
 from parfocal.train.data import ConversationCollator, ConversationDataset
 from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.recipe import Lora, Recipe, Stage
+from parfocal.train.runtime import Runtime
 from tests.unit.tiny_folders import byte_tokenizer
 
 REPO = Path(__file__).parents[2]
@@ -531,6 +534,22 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)
     assert config.token_ids == processor.settings.token_ids
+
+
+def test_the_documented_variant_of_mini_can_train():
+    text = (REPO / "docs" / "adding.md").read_text(encoding="utf-8")
+    changes = re.findall(r"--set '([^']+)'", text[text.index("parfocal train mini --set") :])
+    assert len(changes) == 2
+    for given in (changes, changes[:1]):
+        recipe = get_recipe("mini", given)
+        config, _ = parts_of(recipe)
+        assert config.proposer.kind == "deformable_detr"
+        check = partial(check_stages, recipe, recipe.stages, config, 2, Runtime())
+        if given == changes:
+            check()
+        else:  # the list names a part of the other proposer, and the message says what to set
+            with pytest.raises(ConfigError, match=r"'proposer\.stem'.* Set stages\.perception\.op"):
+                check()
 
 
 def test_a_run_goes_on_with_its_own_words_and_recipe(started, tmp_path, monkeypatch):

@@ -163,11 +163,20 @@ def test_one_optimiser_is_enough_where_one_trains_all():
 @pytest.mark.parametrize(
     ("optim", "message"),
     [
-        (Optim(muon=("layer",)), "muon name 'layer', which is part of no parameter that trains"),
-        (Optim(lr_factors={"heads": 2.0}), "lr_factors name 'heads', which is part of no"),
+        (
+            Optim(muon=("layer",)),
+            r"muon name 'layer', which is part of no parameter that trains\. Set "
+            r"stages\.find\.optim\.muon to parts that train, or to \[\] for AdamW alone\.",
+        ),
+        (
+            Optim(lr_factors={"heads": 2.0}),
+            r"lr_factors name 'heads', which is part of no parameter that trains\. Set "
+            r"stages\.find\.optim\.lr_factors to parts that train, or to \{\} for one rate\.",
+        ),
         (
             Optim(muon=("layers.1",)),
-            r"muon names \['layers.1'\], which hold no matrix and no kernel",
+            r"muon names \['layers.1'\], which hold no matrix and no kernel that trains\. Set "
+            r"stages\.find\.optim\.muon to parts that hold one, or to \[\] for AdamW alone\.",
         ),
     ],
 )
