@@ -131,7 +131,7 @@ def train(
     )
     if recipe == "ablate":
         _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
-        _ablate(chosen, out, processes, resume, runtime, print_config, dry_run, as_json)
+        _ablate(chosen, out, resume, runtime, print_config, dry_run, as_json)
     elif print_config:
         sys.stdout.write(recipes.recipe_of_run(recipe, chosen, before).to_json() + "\n")
     elif dry_run:
@@ -193,7 +193,6 @@ def _refuse(**options: object) -> None:
 def _ablate(
     assignments: list[str],
     out: Path,
-    processes: int | None,
     resume: bool,
     runtime: Runtime,
     print_config: bool,
@@ -212,7 +211,7 @@ def _ablate(
         show_arms(rows, as_json)
         return
     logging.getLogger("parfocal").setLevel(logging.INFO)
-    show.show_saved(ablation_run.run_ablation(assignments, out, processes, resume, runtime))
+    show.show_saved(ablation_run.run_ablation(assignments, out, resume, runtime))
 
 
 def _show_plan(

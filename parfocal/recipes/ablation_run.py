@@ -112,7 +112,6 @@ def _known(what: str, name: str, table: Mapping[str, Any]) -> str:
 def run_ablation(
     assignments: Sequence[str] = (),
     out: Path = Path("out"),
-    processes: int | None = None,
     resume: bool = False,
     runtime: Runtime | None = None,
 ) -> Path:
@@ -121,9 +120,8 @@ def run_ablation(
     Args:
         assignments: as `read_settings` takes them.
         out: folder of all runs.
-        processes: data-parallel processes; chosen by the machine when None.
         resume: go on with what is in `out`: what is done is left as it is.
-        runtime: sizes and trackers of the machine.
+        runtime: processes, sizes and trackers of the machine.
 
     Raises:
         ConfigError: for an unknown setting; if `out` holds runs and `resume` is off, or none and
@@ -145,11 +143,11 @@ def run_ablation(
     command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
     for run in shared_runs(settings.comparisons, settings.budget):
         recipe = shared_recipe(run, settings.budget, out)
-        _train(recipe, shared_folder(out, run), processes, runtime)
+        _train(recipe, shared_folder(out, run), runtime)
     for seed in range(settings.seeds):
         for arm in settings.arms:
             recipe = arm_recipe(arm, seed, settings.budget, out)
-            _train_and_score(recipe, arm_folder(out, arm, seed), processes, runtime)
+            _train_and_score(recipe, arm_folder(out, arm, seed), runtime)
             write_report(out, settings.comparisons, settings.budget, found(settings, out), command)
     return out / "ablation.md"
 
@@ -166,7 +164,7 @@ def found(settings: Settings, out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _train(
-    recipe: Recipe, folder: Path, processes: int | None, runtime: Runtime | None
+    recipe: Recipe, folder: Path, runtime: Runtime | None
 ) -> tuple[ParfocalConfig, ParfocalProcessor]:
     """Train a recipe, unless that is done; returns the config and processor of its model."""
     parts = parts_of(recipe, ENTRY)
@@ -175,18 +173,16 @@ def _train(
         return parts
     logger.info("%s, seed %d", recipe.name, recipe.seed)
     begun = (folder / SAVED).exists()
-    start_run(recipe, *parts, folder, processes, resume=begun, runtime=runtime)
+    start_run(recipe, *parts, folder, resume=begun, runtime=runtime)
     return parts
 
 
-def _train_and_score(
-    recipe: Recipe, folder: Path, processes: int | None, runtime: Runtime | None
-) -> None:
+def _train_and_score(recipe: Recipe, folder: Path, runtime: Runtime | None) -> None:
     if (folder / SCORES).exists():
         _require_same(recipe, folder)
         return
     started = time.perf_counter()
-    config, _ = _train(recipe, folder, processes, runtime)
+    config, _ = _train(recipe, folder, runtime)
     trained = time.perf_counter()
     scores = score_arm(load(str(folder / "model")), recipe, BUDGETS[recipe.budget].scenes)
     total, trainable = parameters(recipe, config)

@@ -317,7 +317,7 @@ def test_the_command_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(ablation_run, "run_ablation", remember)
     words = ["--set", "seeds=1", "--out", str(tmp_path), "--resume", "--processes", "2"]
     assert main(["train", "ablate", *words, "--track", "none"]) == 0
-    assert seen == [["seeds=1"], tmp_path, 2, True, Runtime()]
+    assert seen == [["seeds=1"], tmp_path, True, Runtime(processes=2)]
 
 
 @pytest.mark.integration

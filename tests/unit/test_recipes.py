@@ -293,7 +293,7 @@ def test_so_many_parameters_train(name):
     model, found = shallow(name), {}
     for stage in get_recipe(name).stages:
         freeze(SimpleNamespace(model=model), stage)  # names are checked there as well
-        found[stage.name] = trainable_counts(model)[0]
+        found[stage.name] = trainable_counts(model, stage.first_row)[0]
         slow = [key for key, _ in model.named_parameters() if "attention.offsets" in key]
         assert len(slow) == (24 if name == "groma" else 0)
     assert found == COUNTS[name]
@@ -544,7 +544,7 @@ def test_the_documented_variant_of_mini_can_train():
         recipe = get_recipe("mini", given)
         config, _ = parts_of(recipe)
         assert config.proposer.kind == "deformable_detr"
-        check = partial(check_stages, recipe, recipe.stages, config, 2, Runtime())
+        check = partial(check_stages, recipe, recipe.stages, config, Runtime(processes=2))
         if given == changes:
             check()
         else:  # the list names a part of the other proposer, and the message says what to set
