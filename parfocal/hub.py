@@ -37,9 +37,7 @@ def bundled_folder(name: str) -> Path | None:
     return Path(str(resources.files("parfocal"))) / "weights" / name
 
 
-def refuse_gaps(
-    source: str | Path, report: Mapping[str, Any], spare: bool = False, resized: bool = False
-) -> None:
+def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = False) -> None:
     """Refuse weights that do not fit: one that is missing would stay random, and nobody would see.
 
     Args:
@@ -47,7 +45,6 @@ def refuse_gaps(
         report: what Transformers' `from_pretrained` tells with `output_loading_info`.
         spare: weights that the model does not have are warned of only: releases of other families
             ship heads and buffers of their training code.
-        resized: weights of another shape are what the caller wants, and start anew.
 
     Raises:
         CheckpointError: with how many there are, and one by name.
@@ -57,7 +54,7 @@ def refuse_gaps(
     gaps = {
         "are missing": set(report["missing_keys"]) - reshaped,
         "are not of this model": set() if spare else extra,
-        "have another shape": set() if resized else reshaped,
+        "have another shape": reshaped,
     }
     for what, names in gaps.items():
         if names:

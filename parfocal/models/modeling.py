@@ -11,7 +11,7 @@ V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -88,51 +88,18 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     @classmethod
-    def from_pretrained(
-        cls,
-        *args: Any,
-        output_loading_info: bool = False,
-        ignore_mismatched_sizes: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Read what `save_pretrained` wrote, as Transformers does.
 
-        Of a folder of adapters, these are checked; of the weights that they change, what is missing
-        or starts anew is not seen, as Transformers reports what it read last.
-
-        Args:
-            *args: of Transformers.
-            output_loading_info: return the model and what did not fit, which is up to the caller.
-            ignore_mismatched_sizes: weights of another shape start as in a new model.
-            **kwargs: of Transformers.
-
         Raises:
-            CheckpointError: if weights are missing, unless the caller asks for
-                `output_loading_info`: no part is ever left without numbers in silence.
-            RuntimeError: of Transformers, if weights have another shape and nobody said they may.
+            CheckpointError: if weights are missing or have another shape, unless the caller asks
+                for `output_loading_info`: no part is ever left without numbers in silence.
         """
-        model, report = super().from_pretrained(
-            *args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-            **kwargs,
-        )
-        if ignore_mismatched_sizes:
-            model._renew({name for name, *_ in report["mismatched_keys"]})
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if output_loading_info:
             return model, report
-        source = args[0] if args else "the weights"
-        refuse_gaps(source, report, spare=True, resized=ignore_mismatched_sizes)
+        refuse_gaps(args[0] if args else "the weights", report, spare=True)
         return model
-
-    def _renew(self, names: Iterable[str]) -> None:
-        """Give weights what they have in a new model, where no part of Transformers has done it."""
-        from parfocal.models.checkpoints.public_parts import initial_values  # builds this class
-
-        ours, own = [name for name in names if not name.startswith("text.")], self.state_dict()
-        with torch.no_grad():
-            for name, value in initial_values(self.config, ours).items():
-                own[name].copy_(value)
 
     @property
     def num_image_tokens(self) -> int:
