@@ -91,9 +91,13 @@ class ParfocalForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Read what `save_pretrained` wrote, as Transformers does.
 
+        Of a folder of adapters, these are checked; of the weights that they change, what is missing
+        is not seen, as Transformers reports what it read last.
+
         Raises:
-            CheckpointError: if weights are missing or have another shape, unless the caller asks
-                for `output_loading_info`: no part is ever left without numbers in silence.
+            CheckpointError: if weights are missing or have another shape, also with
+                `ignore_mismatched_sizes`: no part is ever left without numbers in silence. Who asks
+                for `output_loading_info` is told instead, and gives them numbers.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if output_loading_info:
