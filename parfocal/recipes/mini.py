@@ -33,7 +33,7 @@ APPEARANCE = (
 # pictures of the three stages, and pictures of the benchmark at the end
 BUDGETS: dict[str, tuple[int, int, int, int | None]] = {
     "full": (96_000, 44_000, 10_400, None),
-    "smoke": (1_600, 640, 160, 16),  # minutes: everything runs, little is learned
+    "smoke": (768, 384, 128, 8),  # minutes: everything runs, little is learned
 }
 
 

@@ -571,7 +571,7 @@ def test_a_run_goes_on_with_its_own_words_and_recipe(started, tmp_path, monkeypa
 def test_a_budget_is_a_size_of_the_same_recipe(started, tmp_path):
     full, smoke = get_recipe("mini"), get_recipe("mini", ["seed=1", "budget=smoke"])
     assert (full.budget, smoke.budget, smoke.seed) == ("full", "smoke", 1)
-    assert smoke.benchmark_limit == 16
+    assert smoke.benchmark_limit == 8
     for one, other in zip(full.stages, smoke.stages, strict=True):
         assert other.samples < one.samples / 50
         assert other.optim.warmup_steps < other.steps
