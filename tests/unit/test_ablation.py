@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -49,6 +51,7 @@ from parfocal.train.runtime import Runtime
 from parfocal.train.stages import build_language_objective
 from parfocal.train.weights import load_parts
 
+ONE = Runtime(processes=1)
 ARMS = [(name, arm) for name, item in COMPARISONS.items() for arm in item.arms]
 BATCH_FIELDS = ("samples", "batch_size", "optim", "objective", "region_loss_weight")
 
@@ -320,11 +323,36 @@ def test_the_command_runs(monkeypatch, tmp_path):
     assert seen == [["seeds=1"], tmp_path, True, Runtime(processes=2)]
 
 
+def test_arms_run_side_by_side_and_a_fault_ends_all(tmp_path, monkeypatch):
+    meeting, ran, threads = threading.Barrier(2, timeout=60), [], []
+
+    def train(recipe, folder, runtime):
+        assert runtime.processes == 1
+        threads.append(os.environ["OMP_NUM_THREADS"])
+        ran.append(recipe.name)
+        if len(ran) <= 2:
+            meeting.wait()  # in vain, if they came one after the other
+        elif len(ran) == 3:
+            raise ConfigError("no more")
+        else:
+            threading.Event().wait(1)  # time to be told
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ablation_run, "_train", lambda *given: None)
+    monkeypatch.setattr(ablation_run, "_train_and_score", train)
+    with pytest.raises(ConfigError, match="no more"):
+        run_ablation(["seeds=3"], tmp_path, runtime=Runtime(processes=2))
+    assert 3 <= len(ran) < 10
+    assert set(threads) == {str(max(1, os.cpu_count() // 2))}
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
 @pytest.mark.integration
 def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     chosen = ["budget=smoke", "seeds=1", "only=towers"]
     out = tmp_path / "runs"
-    table = run_ablation(chosen, out)
+    table = run_ablation(chosen, out, runtime=ONE)
     folders = ["shared/sight", "shared/detail", "arms/base/seed-0", "arms/concat/seed-0"]
     assert in_process == [out / folder for folder in folders]
     assert "| towers | rec | two > one |" in table.read_text(encoding="utf-8")
@@ -343,14 +371,14 @@ def test_an_ablation_from_scenes_to_a_table(in_process, tmp_path, monkeypatch):
     for key, value in model.vision.towers.state_dict().items():
         assert torch.equal(before[key], value.to(torch.bfloat16).to(value.dtype)), key
     with pytest.raises(ConfigError, match="add --resume"):
-        run_ablation(chosen, out)
+        run_ablation(chosen, out, runtime=ONE)
     # what is done is left alone, what is not is done again
     (two / "scores.json").unlink()
     in_process.clear()
-    run_ablation(chosen, out, resume=True)
+    run_ablation(chosen, out, resume=True, runtime=ONE)
     assert in_process == []
     assert (two / "scores.json").exists()
     smaller = replace(BUDGETS["smoke"], language=8)
     monkeypatch.setitem(BUDGETS, "smoke", smaller)
     with pytest.raises(ConfigError, match=r"of another recipe: stages\.language\.samples: 16 -> 8"):
-        run_ablation(chosen, out, resume=True)
+        run_ablation(chosen, out, resume=True, runtime=ONE)
