@@ -123,8 +123,8 @@ def run_ablation(
 ) -> Path:
     """Train and score every arm for every seed; returns the file with the table.
 
-    On a CPU every run is one process, whatever their number, and arms run side by side, so that none
-    waits for another at every step. With GPUs a run has all of them.
+    On a CPU every run is one process, whatever their number, and arms run side by side, so that
+    none waits for another at every step. With GPUs a run has all of them.
 
     Args:
         assignments: as `read_settings` takes them.

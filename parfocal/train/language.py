@@ -2,7 +2,7 @@
 
 Shapes: B rows, P pictures of all rows, L tokens, N annotated objects (padded), R region slots, D
 text width; of what the language model reads B' rows of L' tokens: fewer where Samples share rows,
-and one, of live tokens alone, where it attends by turns.
+and one, of live tokens and a few of padding, where it attends by turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from parfocal.models.matching import match_boxes
@@ -28,6 +28,9 @@ from parfocal.train.objectives import ObjectiveOutput
 from parfocal.train.slots import resolve_boxes, scatter_slots
 from parfocal.train.turn_attention import NAME, lay_out
 from parfocal.train.unseen import look_at
+
+# a CPU compiles its products anew for every number of tokens that it has not met
+_MULTIPLE = 32
 
 
 @dataclass
@@ -329,8 +332,9 @@ def _read(text: TextBatch, seen: _Seen, by_turns: bool) -> _Read:
     """
     turn, live, labels = text.turn, seen.live, seen.labels
     positions, places = turn_positions(turn, live), text.places
-    if by_turns:  # for padding and dead slots nothing is computed at all
+    if by_turns:  # padding and dead slots are not read, but for a few that round the length up
         places = torch.nonzero(live.flatten()).T
+        places = pad(places, (0, -places.shape[1] % _MULTIPLE), value=-1)
     if places is not None:
         first = live.cumsum(1) <= 1  # no token of its own Sample stands before it
         labels = in_rows(labels.masked_fill(first, IGNORED), places, IGNORED)

@@ -176,8 +176,9 @@ def test_by_turns_only_live_tokens_are_read_and_the_same_is_learned(kind):
         text, per_row = batch["text"], batch["pictures"]
         seen = objective._see(batch["pixel_values"], text, per_row, batch["seeds"])
     live = int(seen.live.sum())
-    assert read == [(1, live)] * 2
-    assert live < text.input_ids.numel()
+    rounded = live + -live % 32  # a CPU meets few lengths, and compiles few products
+    assert read == [(1, rounded)] * 2
+    assert rounded < text.input_ids.numel()
 
 
 def logits_of(objective: LanguageObjective, batch: dict, index: int) -> torch.Tensor:
