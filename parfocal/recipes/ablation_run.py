@@ -177,16 +177,23 @@ def run_ablation(
 
 @contextmanager
 def _threads(beside: int) -> Iterator[None]:
-    """Let each of so many processes have its part of the threads, unless somebody said how many."""
+    """Let each of so many runs have its part of the threads, unless somebody said how many.
+
+    Threads of this process score with as many: more of them would wait for each other where
+    another run has the core.
+    """
     name = "OMP_NUM_THREADS"
     if name in os.environ:
         yield
         return
-    os.environ[name] = str(max(1, (os.cpu_count() or 1) // beside))
+    before, part = torch.get_num_threads(), max(1, (os.cpu_count() or 1) // beside)
+    os.environ[name] = str(part)
+    torch.set_num_threads(min(before, part))
     try:
         yield
     finally:
         del os.environ[name]
+        torch.set_num_threads(before)
 
 
 def found(settings: Settings, out: Path) -> dict[str, list[dict[str, Any]]]:

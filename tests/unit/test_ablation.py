@@ -328,7 +328,7 @@ def test_arms_run_side_by_side_and_a_fault_ends_all(tmp_path, monkeypatch):
 
     def train(recipe, folder, runtime):
         assert runtime.processes == 1
-        threads.append(os.environ["OMP_NUM_THREADS"])
+        threads.append((os.environ["OMP_NUM_THREADS"], torch.get_num_threads()))
         ran.append(recipe.name)
         if len(ran) <= 2:
             meeting.wait()  # in vain, if they came one after the other
@@ -341,11 +341,13 @@ def test_arms_run_side_by_side_and_a_fault_ends_all(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(ablation_run, "_train", lambda *given: None)
     monkeypatch.setattr(ablation_run, "_train_and_score", train)
+    before, part = torch.get_num_threads(), max(1, os.cpu_count() // 2)
     with pytest.raises(ConfigError, match="no more"):
         run_ablation(["seeds=3"], tmp_path, runtime=Runtime(processes=2))
     assert 3 <= len(ran) < 10
-    assert set(threads) == {str(max(1, os.cpu_count() // 2))}
+    assert set(threads) == {(str(part), min(before, part))}
     assert "OMP_NUM_THREADS" not in os.environ
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.integration
