@@ -173,7 +173,6 @@ def run_recipe(
     name: str,
     overrides: Sequence[str] = (),
     out: Path = Path("out"),
-    processes: int | None = None,
     resume: bool = False,
     runtime: Runtime | None = None,
     accelerate: str | None = None,
@@ -188,9 +187,8 @@ def run_recipe(
         overrides: `path=value` assignments, as in `parfocal.train.overrides.override`; a run that
             is resumed needs none.
         out: the run's folder.
-        processes: data-parallel processes; chosen by the machine when None.
         resume: go on with the run in `out`.
-        runtime: folders and sizes of the machine.
+        runtime: folders, sizes and processes of the machine.
         accelerate: a configuration of Accelerate: a file, or the name of one in
             `parfocal/recipes/accelerate`.
         begin: False only prepares the folder, for `accelerate launch`.
@@ -202,7 +200,7 @@ def run_recipe(
     config, processor = parts_of_run(recipe, name, out if resume else None)
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(
-        recipe, config, processor, out, processes, resume, runtime, settings,
+        recipe, config, processor, out, resume, runtime, settings,
         begin=begin, overrides=overrides,
     )  # fmt: skip
     if not begin:

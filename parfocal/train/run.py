@@ -64,7 +64,6 @@ def start_run(
     config: ParfocalConfig,
     processor: ParfocalProcessor,
     out: Path,
-    processes: int | None = None,
     resume: bool = False,
     runtime: Runtime | None = None,
     accelerate: Path | None = None,
@@ -78,10 +77,9 @@ def start_run(
         config: of the model; its `token_ids` are the processor's.
         processor: of the model.
         out: the run's folder; created when it does not exist.
-        processes: data-parallel processes; when None, as many as the run had before, or one a GPU,
-            or one a core (at most two) on a CPU.
         resume: go on with the run in `out`, which must hold the same recipe.
-        runtime: of the machine; when None, what the run had before, or the defaults.
+        runtime: of the machine; when None, what the run had before, or the defaults. Where it
+            names no number of processes there is one a GPU, or one a core (at most two) on a CPU.
         accelerate: configuration file of Accelerate; when None, the one that the run had before,
             or none, and every process holds the whole model.
         begin: False only prepares the folder, so that `accelerate launch -m parfocal.train.worker
@@ -97,7 +95,7 @@ def start_run(
     """
     runtime = runtime or (Runtime.of(out) if (out / SAVED).exists() else Runtime())
     if begin:
-        count = processes or runtime.processes or default_processes()
+        count = runtime.processes or default_processes()
         runtime = replace(runtime, processes=count)
     accelerate = accelerate or configuration_of(out)
     check_settings(recipe, runtime)

@@ -18,6 +18,7 @@ from parfocal.predict import load
 from parfocal.recipes import RECIPES, RecipeEntry, run_recipe
 from parfocal.recipes.mini import mini
 from parfocal.train.recipe import Recipe
+from parfocal.train.runtime import Runtime
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ def trained(keep_in_process, toy_processor, tmp_path_factory):
         keep_in_process(patch)
         patch.setitem(RECIPES, "toy", RecipeEntry(toy, ("full",), toy_processor))
         out = tmp_path_factory.mktemp("run")
-        assert run_recipe("toy", ["seed=3"], out, processes=1) == out / "model"
+        assert run_recipe("toy", ["seed=3"], out, runtime=Runtime(processes=1)) == out / "model"
     return out
 
 

@@ -507,8 +507,8 @@ def started(monkeypatch) -> list:
     """What would have been trained."""
     calls: list = []
 
-    def start(recipe, config, processor, out, processes, resume, *machine, begin, overrides):
-        calls.append((recipe, config, processor, out, processes, resume))
+    def start(recipe, config, processor, out, resume, runtime, accelerate, *, begin, overrides):
+        calls.append((recipe, config, processor, out, resume, runtime))
         return out / "model"
 
     monkeypatch.setattr(recipes, "start_run", start)
@@ -524,12 +524,12 @@ def test_overrides_reach_recipe_and_model(started, tmp_path):
         "stages.language.samples=64",
         'model_overrides={"proposer": {"score_threshold": 0.5}}',
     ]
-    model = run_recipe("mini", assignments, tmp_path, processes=1)
+    model = run_recipe("mini", assignments, tmp_path, runtime=Runtime(processes=1))
     assert model == tmp_path / "model"
-    (recipe, config, processor, out, processes, resume), evaluated = started
+    (recipe, config, processor, out, resume, runtime), evaluated = started
     assert evaluated == ("scenes", str(model), tmp_path / "eval" / "scenes", None)
     assert (recipe.seed, recipe.stages[1].steps, out) == (7, 2, tmp_path)
-    assert (processes, resume) == (1, False)
+    assert (resume, runtime) == (False, Runtime(processes=1))
     assert config.proposer.score_threshold == 0.5
     assert config.proposer.max_regions == mini().proposer.max_regions
     assert config.text_config.vocab_size == len(processor.tokenizer)

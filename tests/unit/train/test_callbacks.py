@@ -19,6 +19,7 @@ from parfocal.train.checkpoints import best
 from parfocal.train.context import StageContext
 from parfocal.train.recipe import Optim, Recipe, Stage
 from parfocal.train.run import start_run
+from parfocal.train.runtime import Runtime
 from parfocal.train.validate import pointing_accuracy
 
 FIND = Stage(
@@ -38,7 +39,7 @@ def scored(in_process, tiny_parts, tmp_path, monkeypatch):
             stages, "proposal_recall", lambda *parts: {"proposal_recall_50": next(given)}
         )
         recipe = Recipe("demo", "tiny", (stage,), sides=(64,), seed=5, bf16=False)
-        start_run(recipe, *tiny_parts, tmp_path, 1)
+        start_run(recipe, *tiny_parts, tmp_path, runtime=Runtime(processes=1))
         return tmp_path / stage.name
 
     return begin

@@ -66,8 +66,8 @@ def train(files, tiny_parts, tmp_path):
 
     def begin(name: str, stage: Stage = TALK, resume=False, **runtime):
         recipe = Recipe("demo", "tiny", (stage,), seed=5, bf16=False)
-        settings = Runtime(data=str(files), **runtime)
-        start_run(recipe, *tiny_parts, tmp_path / name, 1, resume=resume, runtime=settings)
+        settings = Runtime(data=str(files), processes=1, **runtime)
+        start_run(recipe, *tiny_parts, tmp_path / name, resume=resume, runtime=settings)
         return load_file(tmp_path / name / stage.name / "model.safetensors")
 
     return begin
@@ -118,8 +118,8 @@ def test_views_that_expand_rows_are_counted(files, in_process):
 
 def test_a_mean_of_each_part_is_another_mean(train, files, tiny_parts, tmp_path):
     recipe = Recipe("demo", "tiny", (TALK,), seed=5, bf16=False, loss_mean="process")
-    settings = Runtime(data=str(files), micro_batch=1)
-    start_run(recipe, *tiny_parts, tmp_path / "parts", 1, runtime=settings)
+    settings = Runtime(data=str(files), micro_batch=1, processes=1)
+    start_run(recipe, *tiny_parts, tmp_path / "parts", runtime=settings)
     train("whole")
     assert losses(tmp_path / "parts") != pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
 

@@ -28,6 +28,7 @@ from parfocal.train.quantize import (
 )
 from parfocal.train.recipe import Lora, Optim, Recipe, Stage
 from parfocal.train.run import start_run
+from parfocal.train.runtime import Runtime
 from parfocal.train.stages import build_language_objective
 
 QLORA = Lora(rank=2, alpha=4.0, quantize="nf4")
@@ -151,7 +152,7 @@ def test_biases_of_quantised_layers_are_the_starts(wide):
 @pytest.mark.usefixtures("in_process")
 def test_a_stage_leaves_its_start_with_the_adapters_added(wide_parts, tmp_path):
     out = tmp_path / "out"
-    start_run(RECIPE, *wide_parts, out, 1)
+    start_run(RECIPE, *wide_parts, out, runtime=Runtime(processes=1))
     left = load_file(out / "talk" / "model.safetensors")
     saved = load_file(out / "talk" / "checkpoint-5" / "model.safetensors")
     start = run._model(out, RECIPE, None).state_dict()
@@ -177,7 +178,7 @@ class CrashError(Exception):
 def test_a_resumed_run_ends_at_the_same_bits(wide_parts, tmp_path, monkeypatch):
     lora = dataclasses.replace(QLORA, dropout=0.2)
     recipe = dataclasses.replace(RECIPE, stages=(dataclasses.replace(TALK, lora=lora),))
-    start_run(recipe, *wide_parts, tmp_path / "whole", 1)
+    start_run(recipe, *wide_parts, tmp_path / "whole", runtime=Runtime(processes=1))
     original, calls = LanguageObjective.forward, []
 
     def forward(self, *args, **kwargs):
@@ -189,8 +190,8 @@ def test_a_resumed_run_ends_at_the_same_bits(wide_parts, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(LanguageObjective, "forward", forward)
         with pytest.raises(CrashError):
-            start_run(recipe, *wide_parts, tmp_path / "again", 1)
-    start_run(recipe, *wide_parts, tmp_path / "again", 1, resume=True)
+            start_run(recipe, *wide_parts, tmp_path / "again", runtime=Runtime(processes=1))
+    start_run(recipe, *wide_parts, tmp_path / "again", resume=True, runtime=Runtime(processes=1))
     one, other = (
         load_file(tmp_path / name / "talk" / "model.safetensors") for name in ("whole", "again")
     )
@@ -221,7 +222,7 @@ def test_a_checkpoint_is_loaded_strictly(quantized, tmp_path):
 def test_without_bitsandbytes_a_run_does_not_begin(tiny_parts, tmp_path, monkeypatch):
     monkeypatch.setattr(quantizing, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'parfocal\[qlora\]'"):
-        start_run(RECIPE, *tiny_parts, tmp_path / "out", 1)
+        start_run(RECIPE, *tiny_parts, tmp_path / "out", runtime=Runtime(processes=1))
     assert not (tmp_path / "out").exists()
 
 

@@ -52,7 +52,9 @@ def start(tiny_parts):
     config, processor = tiny_parts
 
     def begin(recipe: Recipe, out, resume: bool = False):
-        return start_run(recipe, config, processor, out, processes=1, resume=resume)
+        return start_run(
+            recipe, config, processor, out, resume=resume, runtime=Runtime(processes=1)
+        )
 
     return begin
 
@@ -181,19 +183,19 @@ def test_a_run_goes_on_with_the_processes_it_had(tiny_parts, tmp_path, monkeypat
     recipe, own = recipe_of(FIND), tmp_path / "own.yaml"
     own.write_text("distributed_type: MULTI_GPU\n", encoding="utf-8")
     out = tmp_path / "out"
-    start_run(recipe, *tiny_parts, out, processes=2, accelerate=own)
+    start_run(recipe, *tiny_parts, out, accelerate=own, runtime=Runtime(processes=2))
     own.unlink()
     start_run(recipe, *tiny_parts, out, resume=True)
     assert commands[0] == commands[1]
     assert "--num_processes" in commands[0]
     assert str(out / "accelerate.yaml") in commands[0]
-    start_run(recipe, *tiny_parts, out, processes=1, resume=True)
+    start_run(recipe, *tiny_parts, out, resume=True, runtime=Runtime(processes=1))
     assert commands[2] != commands[0]
 
 
 def test_a_folder_in_which_a_worker_trains_is_left_as_it_is(tiny_parts, tmp_path, no_training):
     recipe = recipe_of(FIND)
-    start_run(recipe, *tiny_parts, tmp_path, processes=1)
+    start_run(recipe, *tiny_parts, tmp_path, runtime=Runtime(processes=1))
     before = (tmp_path / "runtime.json").read_bytes()
     hold = "import sys; from pathlib import Path; from parfocal.train import processes as here\n"
     hold += "with here.sole_run(Path(sys.argv[1]), here.LOCKS[1]):\n"
@@ -202,7 +204,7 @@ def test_a_folder_in_which_a_worker_trains_is_left_as_it_is(tiny_parts, tmp_path
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as worker:
         assert worker.stdout.readline() == b"held\n"
         with pytest.raises(ConfigError, match="another process trains in"):
-            start_run(recipe, *tiny_parts, tmp_path, processes=2, resume=True)
+            start_run(recipe, *tiny_parts, tmp_path, resume=True, runtime=Runtime(processes=2))
         worker.communicate()
     assert (tmp_path / "runtime.json").read_bytes() == before
     assert no_training == [1]
@@ -223,7 +225,7 @@ def test_a_later_stage_is_checked_before_the_first_trains(
 ):
     recipe = recipe_of(FIND, dataclasses.replace(TALK, **change))
     with pytest.raises(ConfigError, match=words):
-        start_run(recipe, *tiny_parts, tmp_path / "out", processes=2)
+        start_run(recipe, *tiny_parts, tmp_path / "out", runtime=Runtime(processes=2))
     assert not no_training
     assert not (tmp_path / "out").exists()  # so that the recipe may be mended
 
@@ -234,7 +236,13 @@ def test_what_fsdp_cannot_divide_is_refused_before_the_first_stage(
     held = dataclasses.replace(TALK, first_row=3, optim=Optim(weight_decay=0.0))
     fsdp, words = accelerate_file("fsdp"), "'talk' cannot train with FSDP or DeepSpeed: some"
     with pytest.raises(ConfigError, match=words):
-        start_run(recipe_of(FIND, held), *tiny_parts, tmp_path / "out", 1, accelerate=fsdp)
+        start_run(
+            recipe_of(FIND, held),
+            *tiny_parts,
+            tmp_path / "out",
+            accelerate=fsdp,
+            runtime=Runtime(processes=1),
+        )
     assert not (tmp_path / "out").exists()
     start(recipe_of(FIND, held), tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -251,9 +259,9 @@ def test_what_a_stage_is_scored_on_is_opened_before_another_trains(
     stage = dataclasses.replace(
         TALK, mixture=mixture, eval_mixture=missing, eval_samples=2, alignment_weight=0.5
     )
-    runtime = Runtime(data=str(tmp_path))
+    runtime = Runtime(data=str(tmp_path), processes=1)
     with pytest.raises(ConfigError, match=r"'talk': eval_mixture: .*missing\.jsonl"):
-        start_run(recipe_of(FIND, stage), *tiny_parts, tmp_path / "out", 1, runtime=runtime)
+        start_run(recipe_of(FIND, stage), *tiny_parts, tmp_path / "out", runtime=runtime)
     assert not no_training
 
 
@@ -263,7 +271,9 @@ def test_a_stage_that_is_done_is_not_checked_again(start, tiny_parts, tmp_path, 
     for name in ("find", "talk"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").touch()
-    start_run(recipe, *tiny_parts, tmp_path, processes=4, resume=True)  # a batch is 2
+    start_run(
+        recipe, *tiny_parts, tmp_path, resume=True, runtime=Runtime(processes=4)
+    )  # a batch is 2
     assert no_training == [1, 4]
 
 
@@ -344,24 +354,24 @@ def test_the_data_of_a_stage_is_looked_at_when_it_is_to_train(tiny_parts, tmp_pa
     missing = Mixture((MixtureSource("rows", "missing.jsonl"),))
     later = dataclasses.replace(TALK, mixture=missing)
     recipe, record = recipe_of(FIND, later), tmp_path / "run.json"
-    runtime = Runtime(data=str(tmp_path), stages=("find",))
-    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=runtime)
+    runtime = Runtime(data=str(tmp_path), stages=("find",), processes=1)
+    start_run(recipe, *tiny_parts, tmp_path, runtime=runtime)
     assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find"]
     runtime = dataclasses.replace(runtime, stages=("talk",))
     with pytest.raises(DataError, match=r"missing\.jsonl"):
-        start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=runtime)
+        start_run(recipe, *tiny_parts, tmp_path, resume=True, runtime=runtime)
     (tmp_path / write_drawn(tmp_path, 2)).rename(tmp_path / "missing.jsonl")
-    start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=runtime)
+    start_run(recipe, *tiny_parts, tmp_path, resume=True, runtime=runtime)
     assert list(json.loads(record.read_text("utf-8"))["data"]) == ["find", "talk"]
 
 
 def test_data_may_change_before_a_stage_begins_and_not_after(tiny_parts, tmp_path, no_training):
     mixture = Mixture((MixtureSource("rows", write_drawn(tmp_path, 2)),))
     recipe = recipe_of(FIND, dataclasses.replace(TALK, mixture=mixture, alignment_weight=0.5))
-    runtime, out = Runtime(data=str(tmp_path)), tmp_path / "out"
+    runtime, out = Runtime(data=str(tmp_path), processes=1), tmp_path / "out"
 
     def go_on(resume: bool = True) -> dict:
-        start_run(recipe, *tiny_parts, out, 1, resume=resume, runtime=runtime)
+        start_run(recipe, *tiny_parts, out, resume=resume, runtime=runtime)
         return json.loads((out / "run.json").read_text("utf-8"))["data"]
 
     first = go_on(resume=False)
@@ -381,18 +391,28 @@ def test_data_may_change_before_a_stage_begins_and_not_after(tiny_parts, tmp_pat
 def test_a_folder_that_cannot_be_made_is_told(tiny_parts, tmp_path, no_training):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file' cannot be made: File exists"):
-        start_run(recipe_of(FIND), *tiny_parts, tmp_path / "file", 1)
+        start_run(recipe_of(FIND), *tiny_parts, tmp_path / "file", runtime=Runtime(processes=1))
 
 
 def test_a_tracker_that_is_not_here_is_refused_before_training(tiny_parts, tmp_path, no_training):
     with pytest.raises(ConfigError, match=r"tracker 'wandbb' is not known .* or not installed"):
-        start_run(recipe_of(FIND), *tiny_parts, tmp_path, 1, runtime=Runtime(trackers=("wandbb",)))
+        start_run(
+            recipe_of(FIND),
+            *tiny_parts,
+            tmp_path,
+            runtime=Runtime(trackers=("wandbb",), processes=1),
+        )
     assert not no_training
 
 
 def test_features_of_scenes_are_refused(tiny_parts, tmp_path, no_training):
     with pytest.raises(ConfigError, match=r"features are kept of language stages that read files"):
-        start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, 1, runtime=Runtime(features="seen"))
+        start_run(
+            recipe_of(FIND, TALK),
+            *tiny_parts,
+            tmp_path,
+            runtime=Runtime(features="seen", processes=1),
+        )
     assert not no_training
 
 
@@ -401,7 +421,7 @@ def test_stages_one_by_one_do_what_all_at_once_do(start, tiny_parts, tmp_path):
     expected = weights(start(recipe, tmp_path / "whole"))
     out = tmp_path / "parts"
     for names in (("find",), ("talk",)):
-        start_run(recipe, *tiny_parts, out, 1, resume=True, runtime=Runtime(stages=names))
+        start_run(recipe, *tiny_parts, out, resume=True, runtime=Runtime(stages=names, processes=1))
         assert run.finished(recipe, out) == (names == ("talk",))
     assert_same(weights(out / "model"), expected)
 
@@ -420,7 +440,7 @@ def test_what_is_done_is_told_of_the_same_recipe_alone(start, tmp_path, no_train
 
 def test_a_stage_that_is_left_out_is_not_trained(tiny_parts, tmp_path):
     recipe = recipe_of(FIND, TALK)
-    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=Runtime(stages=("talk",)))
+    start_run(recipe, *tiny_parts, tmp_path, runtime=Runtime(stages=("talk",), processes=1))
     assert not (tmp_path / "find").exists()
     assert run.finished(recipe, tmp_path)
 
@@ -431,7 +451,9 @@ def test_a_stage_that_is_not_there_is_named(tiny_parts, tmp_path):
 
 
 def test_a_run_can_be_prepared_and_started_later(tiny_parts, tmp_path):
-    model = start_run(recipe_of(FIND), *tiny_parts, tmp_path, 1, begin=False)
+    model = start_run(
+        recipe_of(FIND), *tiny_parts, tmp_path, begin=False, runtime=Runtime(processes=1)
+    )
     assert not model.exists()
     run.work(tmp_path)
     assert (model / "config.json").is_file()
@@ -552,8 +574,8 @@ def test_detection_on_files_learns_and_resumes_bit_for_bit_at_the_end_of_an_epoc
     config = make_model("deformable_detr").config
 
     def train(out, resume: bool = False):
-        runtime = Runtime(data=str(tmp_path))
-        start_run(recipe_of(stage), config, processor, tmp_path / out, 1, resume, runtime)
+        runtime = Runtime(data=str(tmp_path), processes=1)
+        start_run(recipe_of(stage), config, processor, tmp_path / out, resume, runtime)
         return weights(tmp_path / out / "find")
 
     whole = train("whole")
@@ -574,9 +596,9 @@ def test_detection_on_files_learns_and_resumes_bit_for_bit_at_the_end_of_an_epoc
 
 def test_a_stage_that_was_left_out_is_not_slipped_in_afterwards(tiny_parts, tmp_path):
     recipe = recipe_of(FIND, TALK)
-    start_run(recipe, *tiny_parts, tmp_path, 1, runtime=Runtime(stages=("talk",)))
+    start_run(recipe, *tiny_parts, tmp_path, runtime=Runtime(stages=("talk",), processes=1))
     with pytest.raises(ConfigError, match="'find' is not done, but 'talk', which comes after it"):
-        start_run(recipe, *tiny_parts, tmp_path, 1, resume=True, runtime=Runtime())
+        start_run(recipe, *tiny_parts, tmp_path, resume=True, runtime=Runtime(processes=1))
 
 
 def test_a_stage_whose_end_was_cut_off_ends_at_the_same_bits(start, tmp_path):
