@@ -142,7 +142,7 @@ def convert(
     *sources, out = paths
     report = convert_to(build_reader(reader, sources, images, split, option or ()), out, limit)
     if as_json:
-        show.print_json({"schema": "parfocal.convert/1", "out": str(out), **asdict(report)})
+        show.print_json({"schema": "parfocal.data_convert/1", "out": str(out), **asdict(report)})
     else:
         console().print(f"{report.rows} rows, {report.turns} turns, {report.boxes} boxes")
         for reason, count in report.skipped.items():

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from parfocal.dialects.grounded import GroundedText
     from parfocal.predict import Answer
 
-SCHEMA = "parfocal.answer/1"
-
 
 def colour_text(grounded: GroundedText) -> Text:
     """The words of a grounded text, its phrases in the colours that pictures and pages use."""
@@ -138,6 +136,8 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
 def header_json(picture: Image.Image, model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     """The frame of a `--json` document, the same as that of `Answer.to_json`."""
+    from parfocal.predict.answer import SCHEMA
+
     return {
         "schema": SCHEMA,
         "image": {"width": picture.width, "height": picture.height},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,6 +200,17 @@ def test_no_module_is_too_long() -> None:
     table = "\n".join(f"{lines:5d}  {name}" for lines, name in lengths[:10])
     sys.stdout.write(f"the ten longest modules\n{table}\n")
     assert lengths[0][0] <= MAX_LINES, f"split what is over {MAX_LINES} lines"
+
+
+def test_every_kind_of_json_has_a_name_of_its_own() -> None:
+    named = [
+        (schema, module.name)
+        for module in MODULES
+        for schema in re.findall(r'"(parfocal\.\w+/\d+)"', module.source)
+    ]
+    places = Counter(schema for schema, _ in named)
+    assert len(places) > 10
+    assert not [(schema, name) for schema, name in named if places[schema] > 1]
 
 
 GOOD = {
