@@ -9,15 +9,17 @@ folder: either may be all that is left of a run, or all that there ever was.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
@@ -88,8 +90,22 @@ def divided_states(accelerate: Path | None) -> tuple[str, ...]:
         return ()
     if find_spec("deepspeed") is None:
         raise ConfigError(f"{accelerate.name} needs DeepSpeed: pip install deepspeed.")
-    stage = int(asked.deepspeed_config.get("zero_stage", 2))  # 2 where a file of its own says it
-    return ("moments", "gradients", "weights")[:stage]
+    return ("moments", "gradients", "weights")[: _zero_stage(asked.deepspeed_config, accelerate)]
+
+
+def _zero_stage(asked: Mapping[str, Any], accelerate: Path) -> int:
+    """The stage of ZeRO: of DeepSpeed's own file, where the configuration names one."""
+    own = asked.get("deepspeed_config_file", "none")
+    if own == "none":
+        return int(asked.get("zero_stage", 2))  # Accelerate's own default
+    try:
+        settings = json.loads(Path(own).read_text(encoding="utf-8"))
+        return int(settings.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError, TypeError) as err:
+        raise ConfigError(
+            f"{accelerate} names the DeepSpeed configuration {own}, which cannot be read: {err}. "
+            "Give its whole path, or leave it out and set zero_stage."
+        ) from err
 
 
 def launch(out: Path, processes: int, command: list[str]) -> None:

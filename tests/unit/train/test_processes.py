@@ -78,6 +78,31 @@ def test_a_configuration_says_what_processes_hold_parts_of(monkeypatch, name, st
     assert processes.divided_states(None) == ()
 
 
+@pytest.mark.parametrize(
+    ("settings", "states"),
+    [
+        ('{"zero_optimization": {"stage": 3}}', ("moments", "gradients", "weights")),
+        ('{"zero_optimization": {"stage": 1}}', ("moments",)),
+        ('{"train_batch_size": 8}', ()),
+    ],
+)
+def test_a_file_of_deepspeed_says_its_stage(tmp_path, monkeypatch, settings, states):
+    monkeypatch.setattr(processes, "find_spec", lambda name: True)
+    path, own = tmp_path / "own.yaml", tmp_path / "zero.json"
+    path.write_text(
+        "distributed_type: DEEPSPEED\ndeepspeed_config:\n"
+        f"  deepspeed_config_file: {own}\n  zero3_init_flag: false\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError, match=r"own\.yaml names .*zero\.json, which cannot be read"):
+        processes.divided_states(path)
+    own.write_text("[]", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"Give its whole path, or leave it out"):
+        processes.divided_states(path)
+    own.write_text(settings, encoding="utf-8")
+    assert processes.divided_states(path) == states
+
+
 def test_a_configuration_that_cannot_be_used_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"zero2\.yaml needs DeepSpeed: pip install deepspeed"):
