@@ -133,7 +133,8 @@ class Mixture:
         leaks: what to do with rows that show such a picture: "refuse" to start, "exclude" them, or
             "allow" them.
         skip_bad: how many rows that cannot be read, and in training Samples whose pictures cannot
-            be opened, each reading process may pass over in an epoch.
+            be opened or whose words cannot be written, each reading process may pass over in an
+            epoch.
         cache: keep indexes of JSON Lines and tar files beside them, to start faster next time.
 
     Example:

@@ -70,6 +70,18 @@ class Brackets(Peer):
     official: ClassVar[re.Pattern[str]]
     markup = LIKE_BOX
 
+    def find_markup(self, words: str) -> re.Match[str] | None:
+        """The first piece that would be read as markup: lists of other numbers are words."""
+        found = self.markup.finditer(words)
+        return next((match for match in found if self._is_markup(match[0])), None)
+
+    def _is_markup(self, whole: str) -> bool:
+        """False for a closed bracket without as many numbers in a row as a box or point has."""
+        if not LIKE_BOX.fullmatch(whole) or not whole.endswith("]"):
+            return True
+        rows = map(read_numbers, whole.strip("[]").split(";"))
+        return any(row is not None and len(row) in self.arities for row in rows)
+
     def write_box(self, numbers: tuple[str, ...]) -> str:
         """One box, without brackets where several share a pair."""
         inside = self.comma.join(numbers)
@@ -122,8 +134,7 @@ class Brackets(Peer):
             if last is None or len(last) != 4 or not self.grid.is_complete(final):
                 parts.pop()  # the last number may have lost digits
         rows = [read_numbers(part) for part in parts]
-        arities = (2, 4) if self.has_points else (4,)
-        if any(row is None or len(row) not in arities for row in rows):
+        if any(row is None or len(row) not in self.arities for row in rows):
             reader.note("wrong_arity", f"{whole!r} is not four numbers")
             return None
         if bracket["close"] and not self.official.fullmatch(whole):

@@ -130,6 +130,11 @@ class Peer(ABC):
         """The family's question for a region."""
         return build_question(self.questions.describe_region, RegionRef(index))
 
+    @property
+    def arities(self) -> tuple[int, ...]:
+        """How many numbers a box has, or a box and a point."""
+        return (2, 4) if self.has_points else (4,)
+
     # what a family may change
 
     @abstractmethod
@@ -167,6 +172,10 @@ class Peer(ABC):
             "give the object as a box: RegionRef or Phrase."
         )
 
+    def find_markup(self, words: str) -> re.Match[str] | None:
+        """The first piece of words that would be read as markup."""
+        return self.markup.search(words)
+
     def says_none(self, output: str) -> bool:
         """True if the output says that there is none."""
         return is_none(output)
@@ -203,7 +212,7 @@ class Peer(ABC):
 
     def words(self, text: str) -> str:
         """The words, if nothing in them would be read as markup."""
-        found = self.markup.search(text) or _END.search(text)
+        found = self.find_markup(text) or _END.search(text)
         if found:
             raise DialectError(
                 f"words hold {found[0]!r}, which would be read as a box or a mark of the "
@@ -255,9 +264,9 @@ class Peer(ABC):
 
     def place(self, numbers: Sequence[float] | None, whole: str, reader: Reader) -> Boxes | None:
         """One box or point from the numbers of `whole`, image pixels; None if there is none."""
-        arities = (2, 4) if self.has_points else (4,)
-        if numbers is None or len(numbers) not in arities:
-            reader.note("wrong_arity", f"{whole!r} is not {' or '.join(map(str, arities))} numbers")
+        if numbers is None or len(numbers) not in self.arities:
+            wanted = " or ".join(map(str, self.arities))
+            reader.note("wrong_arity", f"{whole!r} is not {wanted} numbers")
             return None
         grids = self.grids(reader.warp)
         if all(number <= 1 for number in numbers) and any(map(grids[0].is_fraction, numbers)):

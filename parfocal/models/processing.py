@@ -260,6 +260,7 @@ class ParfocalProcessor:
         Raises:
             DataError: for a sample whose turns are not question, answer, question, answer; see
                 `shown_regions` as well.
+            UnwritableError: for words or boxes that the dialect cannot write.
         """
         rows, firsts, regions, start = [], [], [], 0
         for sample in samples:

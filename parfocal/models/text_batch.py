@@ -17,7 +17,7 @@ from torch import Tensor
 from parfocal.boxes import Boxes
 from parfocal.data.sample import Sample
 from parfocal.dialects import Dialect, View
-from parfocal.errors import DataError
+from parfocal.errors import DataError, DialectError
 from parfocal.models.objects import check_objects
 from parfocal.models.packing import row_places
 from parfocal.models.prompts import Prompt
@@ -98,6 +98,18 @@ class TextRow:
         self.turn += [turn] * (len(asked) + len(said) + len(after))
 
 
+class UnwritableError(DialectError):
+    """The words of a sample cannot be written in the model's dialect.
+
+    Attributes:
+        sample: the one.
+    """
+
+    def __init__(self, message: str, sample: Sample | None = None) -> None:
+        super().__init__(message)  # a process that loads data can send no more
+        self.sample = sample
+
+
 def text_row(
     sample: Sample,
     view: View,
@@ -121,6 +133,8 @@ def text_row(
     Raises:
         DataError: for a sample whose turns are not question, answer, question, answer.
         DialectError: for object images where they cannot stand.
+        UnwritableError: for words that the dialect would read as markup, or boxes that it cannot
+            write.
     """
     ids = prompt.prefix(pictures)
     row = TextRow(ids, [IGNORED] * len(ids), [0] * len(ids), Boxes.empty(view.image))
@@ -131,9 +145,12 @@ def text_row(
         question, answer = sample.turns[number].text, sample.turns[number + 1].text
         check_objects(question, readable=prompt.settings.num_object_tokens > 0)
         check_objects(answer, readable=False)
-        asking = dialect.render(question, view)
+        try:
+            asking, answering = dialect.render(question, view), dialect.render(answer, view)
+        except DialectError as err:
+            raise UnwritableError(f"sample {sample.id!r}, turn {number}: {err}", sample) from err
         asked = prompt.question(asking, number // 2, pictures)
-        said, after = prompt.answer(dialect.render(answer, view))
+        said, after = prompt.answer(answering)
         fits = len(asked) + len(said) + len(after) <= room
         if not fits:
             logger.info("%s: turn %d and what follows is too long", sample.id, number)

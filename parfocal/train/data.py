@@ -31,9 +31,17 @@ from parfocal.errors import DataError
 from parfocal.models.outputs import Perception
 from parfocal.models.pictures import num_pictures, open_pictures, shows_video
 from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.text_batch import UnwritableError
 from parfocal.train.augment import DetectionAugment, augment, learnable
 from parfocal.train.feature_cache import FeatureCache, picture_keys
-from parfocal.train.samples import check_pictures, check_regions, check_turns, opening, shown
+from parfocal.train.samples import (
+    UnreadableError,
+    check_pictures,
+    check_regions,
+    check_turns,
+    opening,
+    shown,
+)
 
 KIND_INDEX = {kind.name: index for index, kind in enumerate(KINDS)}
 
@@ -241,7 +249,8 @@ class AnswerCollator:
         """Return the keyword arguments of the language objective.
 
         Raises:
-            UnreadableError: for a Sample whose pictures cannot be opened, or are not in the cache.
+            UnreadableError: for a Sample whose pictures cannot be opened, or are not in the cache,
+                or whose words the dialect cannot write.
             DataError: for a Sample without turns, with several pictures that are neither frames of
                 a video nor shown by its questions, with object images beside a video, or with more
                 regions than there are slots.
@@ -256,7 +265,10 @@ class AnswerCollator:
                 objects.append(sample.open_images()[1:] if crops else [])
             frames, video = sample.frames[: num_pictures(sample)], shows_video(sample)
             warps += [self.processor.warp(frame, video) for frame in frames]
-        text = self.processor.pack(samples, warps, objects, self.max_length, self.row_length)
+        try:
+            text = self.processor.pack(samples, warps, objects, self.max_length, self.row_length)
+        except UnwritableError as err:
+            raise UnreadableError(str(err), err.sample) from err
         if self.slots:
             check_regions(samples, text.user_mask.sum(1).tolist(), self.slots)
         return {

@@ -12,7 +12,9 @@ from parfocal.models.pictures import num_pictures, shows_video
 
 
 class UnreadableError(DataError):
-    """A Sample whose pictures cannot be had, so that it may be left out (`Mixture.skip_bad`).
+    """A Sample that cannot be used, so that it may be left out (`Mixture.skip_bad`).
+
+    Its pictures cannot be had, or its words cannot be written.
 
     Attributes:
         sample: the one.

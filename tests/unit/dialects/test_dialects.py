@@ -17,6 +17,7 @@ from parfocal.dialects import (
     padded_unit_square,
 )
 from parfocal.dialects.base import END_TOKENS, strip_end
+from parfocal.dialects.brackets import Brackets
 from parfocal.dialects.listing import Listing
 from parfocal.dialects.molmo import PointsOnly
 from parfocal.dialects.peer import Peer
@@ -208,6 +209,22 @@ def test_what_a_dialect_writes_is_refused_as_words(name: str) -> None:
     written = dialect.render(GroundedText.of(Phrase("dog", DOG)), view)
     with pytest.raises(DialectError, match="would be read as"):
         dialect.render(GroundedText.of("words " + written), view)
+
+
+@pytest.mark.parametrize("name", [n for n in PEERS if isinstance(DIALECTS[n], Brackets)])
+def test_lists_of_other_numbers_are_words(name: str) -> None:
+    dialect = get_dialect(name)
+    assert isinstance(dialect, Brackets)
+    view = View(FRAME, dialect.coordinate_frame(FRAME))
+    lists = ["sorted([3, 1, 2])", "a[1:3] is [0.5, 1, 2, 3, 4]", "see [1; 2]"]
+    if not dialect.has_points:
+        lists.append("[1,000] of them")
+    for words in lists:
+        assert dialect.render(GroundedText.of(words), view) == words
+        assert dialect.parse(words, view).text.plain == words
+    for words in ("[1, 2, 3, 4]", "x[0.1,0.2,0.3,0.4", "cut at [1, 2", "[1, 2, 3, 4; 5]"):
+        with pytest.raises(DialectError, match="would be read as"):
+            dialect.render(GroundedText.of(words), view)
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from parfocal.boxes import Boxes
-from parfocal.data.jsonl import write_jsonl
+from parfocal.data.jsonl import read_jsonl, write_jsonl
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
 from parfocal.data.readers.scenes import SceneReader
@@ -339,6 +339,20 @@ def test_a_picture_that_is_cut_off_is_left_out(train, files, tmp_path, caplog, m
     skips = dataclasses.replace(stage.mixture, skip_bad=1)
     train("left out", dataclasses.replace(stage, mixture=skips))
     assert "left out, number 1 of this process: sample" in caplog.text
+
+
+def test_words_that_cannot_be_written_are_left_out(train, files, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    shutil.copytree(files, tmp_path / "marked")
+    turns = (Turn("user", GroundedText.of("one")), Turn("assistant", GroundedText.of("<p>one")))
+    rows = [*read_jsonl(files / "toy.jsonl"), Sample("words:marked", (), turns)]
+    write_jsonl(rows, tmp_path / "marked" / "toy.jsonl")
+    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "marked"))
+    with pytest.raises(DataError, match=r"sample 'words:marked', turn 0: words hold '<p>'"):
+        train("stopped", stage)
+    skips = dataclasses.replace(stage.mixture, skip_bad=1)
+    train("left out", dataclasses.replace(stage, mixture=skips))
+    assert "left out, number 1 of this process: sample 'words:marked'" in caplog.text
 
 
 def test_samples_without_questions_are_refused(processor, toy_samples):
