@@ -373,6 +373,9 @@ def _words(pieces: Sequence[_Piece], width: float) -> Iterator[list[_Piece]]:
             yield word
             word = []
         if piece.width > width:
+            if word:
+                yield word
+                word = []
             yield from ([replace(piece, text=letter, lead=0.0, tail=0.0)] for letter in piece.text)
         else:
             word.append(piece)

@@ -35,6 +35,7 @@ SCHEMA = "parfocal.leaks/1"
 EXAMPLES = 5  # of each source and benchmark in a report
 
 _NAMES = re.compile(rb'"(?:image_key|coco_id)"\s*:\s*("(?:[^"\\]|\\.)*"|\d+)')
+_SEVERAL = b'"image_keys"'
 _ESCAPED = re.compile(rb"\\u00[2-7]")  # ASCII written as an escape: the pattern above would miss it
 
 
@@ -131,7 +132,7 @@ class LeakIndex:
 
     def likely(self, text: bytes) -> bool:
         """Whether the JSON text of a row may name one of the pictures; quick, and never misses."""
-        if self._sizes or _ESCAPED.search(text):
+        if self._sizes or _SEVERAL in text or _ESCAPED.search(text):
             return True
         for match in _NAMES.finditer(text):
             value = match[1].strip(b'"')
@@ -171,13 +172,15 @@ class LeakIndex:
 
 
 def picture_keys(meta: Mapping[str, Any]) -> list[str]:
-    """The names across datasets of the picture of a row.
+    """The names across datasets of the pictures of a row.
 
     Example:
         >>> picture_keys({"image_key": "vg:2317429", "coco_id": 391895})
         ['vg:2317429', 'coco:391895']
     """
-    keys = [meta["image_key"]] if isinstance(meta.get("image_key"), str) else []
+    several = meta.get("image_keys")
+    named = [meta.get("image_key"), *(several if isinstance(several, list) else ())]
+    keys = list(dict.fromkeys(key for key in named if isinstance(key, str)))
     coco = meta.get("coco_id")
     if isinstance(coco, int | str) and not isinstance(coco, bool) and str(coco).isdigit():
         keys.append(f"coco:{int(coco)}")

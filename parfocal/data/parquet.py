@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from parfocal.data.jsonl import render_line
 from parfocal.data.outputs import atomic_file
 from parfocal.data.sample import Sample
 from parfocal.errors import ConfigError, DataError
@@ -37,8 +38,14 @@ def write_parquet(samples: Iterable[Sample], path: str | Path) -> int:
         atomic_file(path) as file,
         parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        while rows := [_to_columns(s) for s in itertools.islice(iterator, BATCH_ROWS)]:
-            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+        while batch := list(itertools.islice(iterator, BATCH_ROWS)):
+            rows = [_to_columns(sample) for sample in batch]
+            try:
+                writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+            except UnicodeEncodeError:  # half of a pair of surrogates
+                for sample in batch:
+                    render_line(sample)  # says whose
+                raise
             count += len(rows)
     return count
 

@@ -55,6 +55,10 @@ class Ai2dReader(Reader):
         self._questions = given / "questions" if self._root == given else given
         if self.images is None:
             self.pictures = Pictures(self._root)
+        if self.split not in ("train", "test", ""):
+            raise ConfigError(
+                f"split is {self.split!r}; AI2D has 'train' and 'test', and '' is all of it."
+            )
         self._test = self._read_test_ids() if self.split in ("train", "test") else frozenset()
         if self.test_ids is not None and self.split not in ("train", "test"):
             raise ConfigError(

@@ -25,6 +25,7 @@ from parfocal.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
+INEXHAUSTIVE = "not_exhaustive_categories"  # of `meta`
 MIN_AREA = 1.0  # square pixels; what is smaller after clipping is nothing
 
 
@@ -162,6 +163,21 @@ def upright_boxes(rows_xyxy: Sequence[Sequence[float]], placed: Placed) -> tuple
     boxes = placed.upright.apply(Boxes(rows[index], placed.upright.source)).clip()
     large = boxes.area >= MIN_AREA
     return boxes[large], [int(kept) for kept in index[large]]
+
+
+def without(labels: Sequence[str], kept: Sequence[int]) -> list[str]:
+    """The labels of rows that were not kept, of `kept_regions`."""
+    there = set(kept)
+    return [label for index, label in enumerate(labels) if index not in there]
+
+
+def inexhaustive(*labels: str) -> dict[str, JSON]:
+    """Return what `meta` says of things that may be there without a box: their labels, once each.
+
+    >>> inexhaustive("book", "person", "book"), inexhaustive()
+    ({'not_exhaustive_categories': ['book', 'person']}, {})
+    """
+    return {INEXHAUSTIVE: list(dict.fromkeys(labels))} if labels else {}
 
 
 def xywh_to_xyxy(row: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from parfocal.data.readers.pictures import first_file
 from parfocal.data.sample import ImageRef
 from parfocal.errors import ConfigError, DataError, ImageError
 from parfocal.video import SUFFIXES, frame_indices, video_shape
@@ -59,7 +60,7 @@ class Clips:
                 f"the size of {names[0]!r} is not in the dataset. Give the folder of the videos "
                 "(images=..., --images DIR)."
             )
-        found = next((name for name in names if (self.root / name).is_file()), None)
+        found = first_file(self.root, names)
         if found is None:
             return "videos that are not in the folder"
         if found not in self._known:

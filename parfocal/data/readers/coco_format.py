@@ -7,12 +7,12 @@ are [x, y, width, height], pixels, from 0. `CocoFormatReader` is all that its da
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from parfocal.data.readers.base import Reader, xywh_to_xyxy
+from parfocal.data.readers.base import Reader, inexhaustive, without, xywh_to_xyxy
 from parfocal.data.readers.fields import need_box, need_int, need_text
 from parfocal.data.readers.spill import Spill
 from parfocal.data.readers.stream import json_items
@@ -27,7 +27,8 @@ class CocoFormatReader(Reader):
     """A Sample a picture, with boxes or without; its objects are labelled regions.
 
     A dataset says what its pictures are called and which they are. Labels are the names of its
-    categories, with blanks for the underscores that join words in some.
+    categories, with blanks for the underscores that join words in some. `meta` lists as
+    `not_exhaustive_categories` those of which a box was left out.
     """
 
     # A flag of annotations -> the option of the reader that keeps those for which it is set.
@@ -42,9 +43,17 @@ class CocoFormatReader(Reader):
     def image_key(self, image: Row) -> str:
         """Return which picture it is, across datasets."""
 
-    def notes(self, image: Row, categories: Mapping[int, str]) -> dict[str, JSON]:
-        """Return what `meta` says of a picture besides its key."""
-        return {}
+    def notes(
+        self, image: Row, categories: Mapping[int, str], unboxed: Sequence[str]
+    ) -> dict[str, JSON]:
+        """Return what `meta` says of a picture besides its key.
+
+        Args:
+            image: the picture.
+            categories: id -> label.
+            unboxed: labels of the boxes that were left out.
+        """
+        return inexhaustive(*unboxed)
 
     def categories(self) -> dict[int, str]:
         """Return id -> label."""
@@ -97,18 +106,24 @@ class CocoFormatReader(Reader):
             if isinstance(placed, str):
                 self.skip(placed)
                 continue
-            used = []
+            used, unboxed = [], []
             for row in rows:
                 if reason := self.left_out(image, row):
                     self.skip(reason)
+                    unboxed.append(row["label"])
                 else:
                     used.append(row)
-            boxes = [xywh_to_xyxy(row["bbox"]) for row in used]
+            labels = [row["label"] for row in used]
+            regions, kept = self.kept_regions(
+                [xywh_to_xyxy(row["bbox"]) for row in used], labels, placed
+            )
+            unboxed += without(labels, kept)
+            notes = self.notes(image, categories, unboxed)
             yield self.sample(
                 image["id"],
                 (placed.ref,),
-                regions=self.regions(boxes, [row["label"] for row in used], placed),
-                meta={"image_key": self.image_key(image), **self.notes(image, categories)},
+                regions=regions,
+                meta={"image_key": self.image_key(image), **notes},
             )
 
 

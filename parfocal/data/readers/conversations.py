@@ -106,7 +106,7 @@ def _turns(turns: object, where: str) -> list[tuple[str, str]]:
 
 def _turn(turn: Any, where: str) -> tuple[str, str]:
     side = turn.get("from") if isinstance(turn, dict) else None
-    if side not in _ROLES:
+    if not isinstance(side, str) or side not in _ROLES:
         raise DataError(f"{where} is from {side!r}, must be from one of {', '.join(_ROLES)}.")
     words = turn.get("value")
     if not isinstance(words, str):

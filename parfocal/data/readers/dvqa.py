@@ -35,7 +35,7 @@ class DvqaReader(Reader):
         number = -1
         for number, row in enumerate(json_items(self.paths[0])):
             where = f"{self.paths[0]}: row {number}"
-            if not isinstance(row, dict) or not all(row.get(key) for key in _TEXTS):
+            if not isinstance(row, dict) or any(row.get(key) in (None, "") for key in _TEXTS):
                 raise DataError(f"{where} must have `{'`, `'.join(_TEXTS)}`. Is it DVQA's file?")
             picture = str(row["image"])
             placed = self.pictures.place([f"{folder}{picture}" for folder in _FOLDERS])

@@ -97,6 +97,8 @@ class _Conversation:
         where = f"{self.where}, turn {number}"
         (value,) = require(turn, where, value=str)
         indices = turn.get("box_inds") or []
+        if not isinstance(indices, list):
+            raise DataError(f"{where} has the box_inds {indices!r}, must be a list of numbers.")
         structure, count = _read_markup(value.replace("[grounding]", ""), where)
         if len(indices) != count:
             raise DataError(

@@ -10,10 +10,11 @@ as verified absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from parfocal.data.readers.base import INEXHAUSTIVE, inexhaustive
 from parfocal.data.readers.coco import coco_names
 from parfocal.data.readers.coco_format import CocoFormatReader, Row, label_of
 from parfocal.data.readers.fields import need_rows
@@ -42,19 +43,20 @@ class LvisReader(CocoFormatReader):
         """Return `coco:ID`."""
         return f"coco:{self._number(image)}"
 
-    def notes(self, image: Row, categories: Mapping[int, str]) -> dict[str, JSON]:
+    def notes(
+        self, image: Row, categories: Mapping[int, str], unboxed: Sequence[str]
+    ) -> dict[str, JSON]:
         """Return the labels that are absent, and those whose boxes are not complete."""
         where = f"{self.paths[0]}: picture {image['id']!r}"
-        return {
-            kind: [
+        absent, incomplete = (
+            [
                 label_of(number, categories, where)
                 for number in (need_rows(where, image, field) if field in image else ())
             ]
-            for kind, field in (
-                ("neg_categories", "neg_category_ids"),
-                ("not_exhaustive_categories", "not_exhaustive_category_ids"),
-            )
-        }
+            for field in ("neg_category_ids", "not_exhaustive_category_ids")
+        )
+        every: dict[str, JSON] = {"neg_categories": [*absent], INEXHAUSTIVE: []}
+        return every | inexhaustive(*incomplete, *unboxed)
 
     def _number(self, image: Row) -> int:
         number: str = image["coco_url"].rpartition("/")[2].removesuffix(".jpg")

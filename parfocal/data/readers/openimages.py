@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parfocal.data.readers.base import Reader
+from parfocal.data.readers.base import Reader, inexhaustive, without
 from parfocal.data.readers.spill import Spill
 from parfocal.data.sample import Sample
 from parfocal.errors import DataError
@@ -31,6 +31,8 @@ Row = dict[str, Any]  # "box": x1, y1, x2, y2, 0 to 1; "label"; "group": whether
 @dataclass
 class OpenImagesReader(Reader):
     """A Sample a picture; its objects are labelled regions.
+
+    `meta` lists as `not_exhaustive_categories` the labels of which a box was left out.
 
     Args:
         groups: keep `IsGroupOf` boxes, which hold more than five things that touch, labelled like
@@ -58,11 +60,17 @@ class OpenImagesReader(Reader):
             stored = placed.upright.source
             boxes = np.asarray([row["box"] for row in used]).reshape(-1, 4)
             boxes *= [stored.width, stored.height] * 2
+            labels = [row["label"] for row in used]
+            regions, kept = self.kept_regions(boxes.tolist(), labels, placed)
+            groups = [row["label"] for row in rows if row["group"] and not self.groups]
             yield self.sample(
                 image_id,
                 (placed.ref,),
-                regions=self.regions(boxes.tolist(), [row["label"] for row in used], placed),
-                meta={"image_key": f"openimages:{image_id}"},
+                regions=regions,
+                meta={
+                    "image_key": f"openimages:{image_id}",
+                    **inexhaustive(*groups, *without(labels, kept)),
+                },
             )
 
 

@@ -69,7 +69,7 @@ class Pictures:
                 )
             width, height = size_wh
             return _placed(names[0], width, height, 1, index)
-        found = next((name for name in names if (self.root / name).is_file()), None)
+        found = first_file(self.root, names)
         if found is None:
             return "pictures that are not in the folder"
         try:
@@ -79,6 +79,18 @@ class Pictures:
         if size_wh is not None and (width, height) != tuple(size_wh):
             return "pictures of another size than the dataset states"
         return _placed(found, width, height, orientation, index)
+
+
+def first_file(root: Path, names: Sequence[str]) -> str | None:
+    """The first of some names under which a folder has a file."""
+    return next((name for name in names if _is_file(root / name)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _placed(name: str, width: int, height: int, orientation: int, index: int) -> Placed:

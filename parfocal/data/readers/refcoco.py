@@ -161,13 +161,13 @@ class _Instances:
         self._annotations = {
             row["id"]: _annotation(path, row, names)
             for row in json_items(path, "annotations")
-            if need(path, row, "id") in wanted
+            if need_int(path, row, "id") in wanted
         }
         wanted = {need_int(refs_path, ref, "image_id") for ref in refs}
         self._images = {
             row["id"]: {name: need(path, row, name) for name in _IMAGE}
             for row in json_items(path, "images")
-            if need(path, row, "id") in wanted
+            if need_int(path, row, "id") in wanted
         }
 
     def of(self, ref: Row) -> tuple[Row, Row]:
@@ -187,7 +187,7 @@ _IMAGE = ("id", "file_name", "width", "height")
 
 
 def _annotation(path: Path, row: Row, names: dict[int, str]) -> Row:
-    category = need(path, row, "category_id")
+    category = need_int(path, row, "category_id")
     if category not in names:
         raise DataError(f"{path}: annotation {row['id']} has the unknown category {category!r}.")
     return {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import weakref
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -147,11 +149,15 @@ class Stamp:
         return cls(found.st_size, found.st_mtime_ns)
 
 
+MOST_OPEN = 64  # files that the windows of a process hold open together
+
+
 class Window:
     """Reads pieces of a file by offset; every process opens the file for itself.
 
     A file that two processes share has one position for both, and each would read what the other
-    looked for. That happens when a process forks.
+    looked for. That happens when a process forks. Of many windows only the last that were opened
+    stay open: a dataset may have more shards than a process may open files.
 
     Args:
         path: the file.
@@ -169,9 +175,20 @@ class Window:
             if Stamp.of(self.path) != self.stamp:
                 raise DataError(f"{self.path} has changed since it was opened. Start again.")
             self.close()
-            self._file, self._process = self.path.open("rb"), os.getpid()
+            try:
+                self._file, self._process = self.path.open("rb"), os.getpid()
+            except OSError as err:
+                raise DataError(f"{self.path} cannot be read: {err.strerror}.") from err
+            self._make_room()
         self._file.seek(offset)
         return self._file.read(size)
+
+    def _make_room(self) -> None:
+        _OPEN.append(weakref.ref(self))
+        while len(_OPEN) > MOST_OPEN:
+            oldest = _OPEN.popleft()()
+            if oldest is not None and oldest is not self:
+                oldest.close()
 
     def close(self) -> None:
         """Close the file; the next `read` opens it again."""
@@ -184,3 +201,6 @@ class Window:
 
     def __del__(self) -> None:
         self.close()
+
+
+_OPEN: deque[weakref.ref[Window]] = deque()  # in the order in which they were opened

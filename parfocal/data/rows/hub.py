@@ -74,8 +74,8 @@ class HubRows:
     def scan(self, likely: Likely) -> Iterator[Scanned]:
         """Rows whose meta `likely` picks."""
         for index, raw in enumerate(self.forward()):
-            text = _with_text(raw.content).get("meta")
-            if text is not None and likely(text.encode(errors="replace")):
+            text = _with_text(raw.content).get("meta") or "{}"
+            if likely(text.encode(errors="replace")):
                 row = _row(raw)
                 if isinstance(row["meta"], dict):
                     yield Scanned(index, raw.where, row, partial(self.sample, raw))

@@ -21,7 +21,8 @@ from parfocal.data.rows.base import Likely, Raw, Scanned, Stamp
 from parfocal.data.sample import Sample
 from parfocal.errors import DataError
 
-KEPT_BYTES = 1 << 26  # of row groups in memory, a file
+KEPT_BYTES = 1 << 26  # of row groups in memory, of all files that a process reads
+_KEPT: OrderedDict[tuple[Path, Stamp, int], Any] = OrderedDict()  # the last ones read, at the end
 
 
 class ParquetRows:
@@ -37,7 +38,6 @@ class ParquetRows:
 
     def __init__(self, path: Path) -> None:
         self.path, self._stamp = path, Stamp.of(path)
-        self._groups: OrderedDict[int, Any] = OrderedDict()
         self._metadata: Any = None  # read once: that of a file of many groups is large
         with self._open() as file:
             self._metadata = file.metadata
@@ -72,7 +72,7 @@ class ParquetRows:
         """Rows whose column `meta` is picked by `likely`."""
         wanted = range(len(self._ends))
         for index, columns in enumerate(self._columns(wanted, ["images", "meta"])):
-            text = columns.get("meta")
+            text = columns.get("meta") or "{}"
             if isinstance(text, str) and likely(text.encode(errors="replace")):
                 row = row_of_columns(columns)
                 if isinstance(row["meta"], dict):
@@ -92,14 +92,15 @@ class ParquetRows:
                 yield from batch.to_pylist()
 
     def _group(self, group: int) -> Any:
-        if group in self._groups:
-            self._groups.move_to_end(group)
-            return self._groups[group]
+        key = (self.path, self._stamp, group)
+        if key in _KEPT:
+            _KEPT.move_to_end(key)
+            return _KEPT[key]
         with self._open() as file:
             table = file.read_row_group(group, use_threads=False)
-        self._groups[group] = table
-        while len(self._groups) > 1 and sum(t.nbytes for t in self._groups.values()) > KEPT_BYTES:
-            self._groups.popitem(last=False)
+        _KEPT[key] = table
+        while len(_KEPT) > 1 and sum(kept.nbytes for kept in _KEPT.values()) > KEPT_BYTES:
+            _KEPT.popitem(last=False)
         return table
 
     @contextmanager
@@ -112,6 +113,3 @@ class ParquetRows:
                 yield file
         except (OSError, arrow.ArrowException) as err:
             raise DataError(f"{self.path} is not a readable Parquet file: {err}") from err
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_groups": OrderedDict()}

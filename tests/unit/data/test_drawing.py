@@ -186,6 +186,14 @@ def test_long_texts_wrap_and_words_without_blanks_break(picture):
     assert (margin == margin[0, 0]).all(), "text must not run off the paper"
 
 
+def test_a_word_that_is_too_wide_keeps_its_place():
+    logo = Phrase("logo", boxes([1, 2, 30, 40]))
+    text = GroundedText.of("See the ", logo, ":" + "a" * 90, " end")
+    rows = list(drawing._wrap(drawing._pieces(text, [0], 16), 300))
+    said = "".join(piece.text for row in rows for piece in row)
+    assert said.replace(" ", "") == "Seethelogo:" + "a" * 90 + "end"
+
+
 def test_narrow_pictures_get_paper_wide_enough_to_read():
     drawn = draw_answer(Image.new("RGB", (40, 900)), GroundedText.of("some words to read"))
     assert drawn.width >= 300

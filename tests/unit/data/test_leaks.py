@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from parfocal.data import ImageRef, Sample, write_jsonl
+from parfocal.data import ImageRef, Sample, read_jsonl, write_jsonl
 from parfocal.data.leaks import (
     Benchmark,
     LeakIndex,
@@ -25,6 +25,7 @@ from parfocal.data.leaks import (
 )
 from parfocal.data.mixing import open_mixture
 from parfocal.data.mixture import Mixture, MixtureSource
+from parfocal.data.parquet import write_parquet
 from parfocal.errors import DataError
 from parfocal.images import image_digest
 from tests.unit.data.mixed import flat, make_sample, write_rows
@@ -63,6 +64,8 @@ def test_names_of_a_picture() -> None:
     assert picture_keys({"image_key": "coco:1"}) == ["coco:1"]
     assert picture_keys({"image_key": "vg:1", "coco_id": 3}) == ["vg:1", "coco:3"]
     assert picture_keys({"coco_id": "007"}) == ["coco:7"]
+    several = {"image_key": "coco:1", "image_keys": ["coco:1", "coco:5", 3]}
+    assert picture_keys(several) == ["coco:1", "coco:5"]
     for meta in ({}, {"image_key": 3}, {"coco_id": None}, {"coco_id": True}, {"coco_id": "x"}):
         assert picture_keys(meta) == []
 
@@ -102,6 +105,7 @@ def test_the_report_as_text_and_json(tmp_path: Path) -> None:
 
 def test_a_quick_look_never_misses_what_parsing_finds() -> None:
     metas = [sample.meta for sample in TRAIN]
+    metas += [{"image_key": "coco:9", "image_keys": ["coco:9", "coco:1"]}]
     metas += [{"image_key": "coco:\u00e9"}, {"image_key": 'a"b'}, {"image_key": "a\\b"}]
     index = LeakIndex({"b": Benchmark(1, frozenset([*KEYS, "coco:\u00e9", 'a"b', "a\\b"]))})
     for meta in metas:
@@ -196,6 +200,14 @@ def test_pictures_are_known_by_what_they_show(tmp_path: Path) -> None:
     report = check(mixture(path), index)
     assert report.rows["train"].tolist() == [1, 2]
     assert report.examples[0].mark.startswith("8x6:")
+    table_files = pytest.importorskip("pyarrow.parquet")
+    bare = [replace(sample, meta={}) for sample in read_jsonl(path)]
+    rows = train / "rows.parquet"
+    write_parquet(bare, rows)
+    table = table_files.read_table(rows)
+    for written in (table, table.drop_columns(["meta"])):
+        table_files.write_table(written, rows)
+        assert check(mixture(rows), index).rows["train"].tolist() == [1, 2], "no meta, but pictures"
     apart = MixtureSource("train", str(tmp_path / "crop.jsonl"), images=str(train))
     assert check(Mixture((apart,)), index).ok, "another size is another picture"
 

@@ -50,6 +50,14 @@ def test_a_bad_row_is_named_by_file_and_row(tmp_path: Path) -> None:
         list(read_parquet(tmp_path / "rows.parquet"))
 
 
+def test_half_a_character_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    half = Sample("half", (), (Turn("user", GroundedText.of("a \ud83d")),))
+    with pytest.raises(DataError, match=r"sample 'half' cannot be written"):
+        write_parquet([sample("1"), half], tmp_path / "rows.parquet")
+    assert not (tmp_path / "rows.parquet").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "does not exist"), (b"PAR1 or so", "is not a readable")],

@@ -116,3 +116,9 @@ def test_files_of_another_kind_are_refused(tmp_path, content, message):
     (tmp_path / "questions" / "1.png.json").write_text(content)
     with pytest.raises(DataError, match=message):
         list(Ai2dReader([tmp_path]))
+
+
+def test_there_are_two_splits(folder):
+    for split in ("val", "Test"):
+        with pytest.raises(ConfigError, match=f"split is '{split}'; AI2D has 'train' and 'test'"):
+            Ai2dReader([folder], split=split)

@@ -9,6 +9,10 @@ import pytest
 from PIL import Image
 
 from parfocal.data.readers.coco import CocoReader, coco_names
+from parfocal.data.views.absent import Absent
+from parfocal.data.views.base import apply
+from parfocal.data.views.ground_all import GroundAll
+from parfocal.data.views.rec import Rec
 from parfocal.errors import DataError
 
 FILE = "coco/instances_train2017.json"
@@ -48,6 +52,33 @@ def test_boxes_are_corners_in_pixels(reader, read_all):
 def test_crowds_on_request(datasets):
     samples = {sample.id: sample for sample in CocoReader([datasets / FILE], crowds=True)}
     assert samples["coco:34"].regions.to_json() == [[5, 5, 55, 55]]
+    assert "not_exhaustive_categories" not in samples["coco:34"].meta
+
+
+def test_what_has_no_box_is_not_said_to_be_absent_or_alone(tmp_path):
+    names, book = ["book", "dog", "person", "skis"], {"image_id": 1, "category_id": 1}
+    rows = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 60}],
+        "annotations": [
+            {**book, "bbox": [10, 20, 30, 5], "iscrowd": 0},
+            {**book, "bbox": [50, 20, 40, 30], "iscrowd": 1},
+            {"image_id": 1, "category_id": 2, "bbox": [10, 30, 30, 20], "iscrowd": 0},
+            {"image_id": 1, "category_id": 3, "bbox": [0, 0, 50, 50], "iscrowd": 1},
+            {"image_id": 1, "category_id": 4, "bbox": [200, 0, 50, 50], "iscrowd": 0},  # outside
+        ],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(names, 1)],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    (sample,) = CocoReader([path])
+    assert sample.regions.labels == ("book", "dog")
+    assert sample.meta["not_exhaustive_categories"] == ["book", "person", "skis"]
+    views = Absent(vocabulary=[*names, "car"], count=9), Rec(), GroundAll()
+    made = [each for view in views for each in apply(sample, view, seed=0)]
+    words = " ".join(turn.text.plain for each in made for turn in each.turns)
+    assert "car" in words
+    assert "dog" in words
+    assert not any(name in words for name in ("book", "person", "skis"))
 
 
 def test_pictures_are_found_under_any_of_their_names(datasets, make_pictures):

@@ -82,6 +82,7 @@ def test_without_a_picture_the_mark_is_a_word():
         (None, r"^a.json: row 3 has no list `conversations`"),
         ({}, "no list `conversations`"),
         (["Q"], "turn 0 is from None"),
+        ([{"from": ["human"], "value": "A"}], r"turn 0 is from \['human'\]"),
         ([{"from": "bard", "value": "A"}], "turn 0 is from 'bard', must be from one of human"),
         ([{"from": "gpt", "value": "A"}, {"from": "human"}], "turn 1 has the value None"),
     ],

@@ -100,6 +100,7 @@ def turn(value: str, *indices: int) -> dict:
     [
         (turn("<p>a</p><roi><ground_box></roi>"), "1 box placeholders and 0 box_inds"),
         (turn("<p>a</p><roi><ground_box></roi>", 0, 0), "1 box placeholders and 2 box_inds"),
+        ({"value": "none", "box_inds": 3}, "box_inds 3, must be a list"),
         (turn("none", 0), "0 box placeholders and 1 box_inds"),
         (turn("<roi><ground_box></roi>", 1), "box_inds has 1, the row has 1 boxes"),
         (turn("<roi><ground_box></roi>", -1), "box_inds has -1"),

@@ -55,6 +55,15 @@ def test_boxes_are_pixels_of_the_files(datasets, pictures, read_all):
     labels = [label for sample in samples.values() for label in sample.regions.labels or ()]
     assert labels == ["Airplane", "Person", "Animal, wild", "Caf\u00e9", "Animal, wild"]
     assert samples["openimages:0007d6cf88afaa4a"].images[0].path == "train_0/0007d6cf88afaa4a.jpg"
+    unboxed = {
+        key.removeprefix("openimages:"): sample.meta["not_exhaustive_categories"]
+        for key, sample in samples.items()
+        if "not_exhaustive_categories" in sample.meta
+    }
+    assert list(unboxed) == [
+        "0001eeaf4aed83f9", "0004886b7d043cfd", "0007cebe1b2ba653", "0007d6cf88afaa4a",
+        "0009bad4d8539bb4",
+    ]  # fmt: skip
     assert reader.skipped == {
         "groups": 2,
         "boxes without area inside their picture": 3,

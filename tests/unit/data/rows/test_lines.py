@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parfocal.data.jsonl import read_lines
-from parfocal.data.rows import LineRows, lines
+from parfocal.data.rows import LineRows, base, lines
 from parfocal.data.rows.index import STEP
 from parfocal.errors import DataError
 from tests.unit.data.mixed import make_samples, write_rows
@@ -144,3 +145,20 @@ def test_scan_parses_only_what_is_likely(tmp_path: Path) -> None:
     assert [(one.number, one.where, one.row["id"]) for one in found] == [(2, f"{path}:3", "a2")]
     assert found[0].read() == make_samples("a", 4)[2]
     assert json.loads(path.read_bytes().splitlines()[2]) == found[0].row
+
+
+def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(base, "MOST_OPEN", 3)
+    monkeypatch.setattr(base, "_OPEN", deque())
+    rows = []
+    for number in range(8):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(f"{number}\n")
+        rows.append(LineRows(path))
+    for _ in range(2):
+        found = [int(each.at(0).content) for each in rows]
+        assert found == list(range(8))
+    assert [each._window._file is None for each in rows] == [True] * 5 + [False] * 3
+    (tmp_path / "0.jsonl").unlink()
+    with pytest.raises(DataError, match=r"0\.jsonl cannot be read"):
+        rows[0].at(0)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -33,18 +35,23 @@ def test_rows_in_any_order(grouped: Path) -> None:
 
 
 def test_few_row_groups_stay_in_memory(grouped: Path, monkeypatch) -> None:
-    rows = ParquetRows(grouped)
+    monkeypatch.setattr(module, "_KEPT", OrderedDict())
+
+    def kept() -> list[tuple[str, int]]:
+        return [(path.name, group) for path, _, group in module._KEPT]
+
+    rows, name = ParquetRows(grouped), grouped.name
     for index in range(10):
         rows.at(index)
-    assert list(rows._groups) == [0, 1, 2, 3]
+    assert kept() == [(name, 0), (name, 1), (name, 2), (name, 3)]
     monkeypatch.setattr(module, "KEPT_BYTES", 1)
     rows.at(0)
-    assert list(rows._groups) == [1, 2, 3, 0], "what is there is only moved"
-    assert len(pickle.loads(pickle.dumps(rows))._groups) == 0
-    fresh = ParquetRows(grouped)
+    assert kept()[-1] == (name, 0), "what is there is only moved"
+    assert pickle.loads(pickle.dumps(rows)).at(0).content == rows.at(0).content
+    other = ParquetRows(shutil.copy(grouped, grouped.with_name("other.parquet")))
     for index in (0, 5, 9):
-        fresh.at(index)
-    assert list(fresh._groups) == [3]
+        other.at(index)
+    assert kept() == [("other.parquet", 3)], "all files together"
 
 
 def test_scan_reads_meta_and_images(grouped: Path) -> None:
