@@ -191,7 +191,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         raise DataError(
             f"there is no prediction file {str(path)!r}. Make one with `parfocal eval`."
         )
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}:{number}"
             try:

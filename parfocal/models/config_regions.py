@@ -69,8 +69,8 @@ class ProposerConfig(PartConfig):
     pyramid_levels: int = 0
     queries: int = 300
     dropout: float = 0.1
-    score_heads: tuple[str, ...] = ("coco", "sa1b")
-    score_exponents: tuple[float, ...] = (0.4, 0.6)
+    score_heads: tuple[str, ...] = ("object",)
+    score_exponents: tuple[float, ...] = (1.0,)
     refine: bool = False
 
     def __post_init__(self) -> None:

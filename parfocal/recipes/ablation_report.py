@@ -52,11 +52,14 @@ def build_report(
         )
         for name, item in comparisons.items()
     }
+    distinct = distinct_arms(comparisons)
     return {
         "schema": SCHEMA,
         "command": command,
         "budget": {"name": budget, **dataclasses.asdict(BUDGETS[budget])},
-        "hours": _hours([scored[arm.name] for arm in distinct_arms(comparisons)]),
+        "hours": _hours([scored[arm.name] for arm in distinct]),
+        "runs": sum(len(scored[arm.name]) for arm in distinct),
+        "whole_runs": sum(len(_whole(scored[arm.name])) for arm in distinct),
         "made_with": run_record({}),
         "metrics": dict(METRICS),
         "comparisons": found,
@@ -80,7 +83,7 @@ def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, An
                 "seeds": [row["seed"] for row in rows],
                 "parameters": rows[0]["parameters"],
                 "trained": rows[0]["trained"],
-                "minutes": round(sum(row["train_seconds"] for row in rows) / len(rows) / 60, 2),
+                "minutes": _minutes(rows),
                 "scores": {name: dataclasses.asdict(found) for name, found in spreads[arm].items()},
             }
             for arm, rows in scored.items()
@@ -89,9 +92,19 @@ def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, An
 
 
 def _hours(scored: Sequence[Entries]) -> float:
-    """What training and scoring took."""
-    seconds = [row["train_seconds"] + row["score_seconds"] for rows in scored for row in rows]
-    return round(sum(seconds) / 3600, 3)
+    """What training and scoring took, of the runs that nothing stopped."""
+    whole = [row for rows in scored for row in _whole(rows)]
+    return round(sum(row["train_seconds"] + row["score_seconds"] for row in whole) / 3600, 3)
+
+
+def _minutes(rows: Entries) -> float | None:
+    """What training took, on average; None if every seed was stopped and gone on with."""
+    seconds = [row["train_seconds"] for row in _whole(rows)]
+    return round(sum(seconds) / len(seconds) / 60, 2) if seconds else None
+
+
+def _whole(rows: Entries) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["train_seconds"] is not None]
 
 
 def _spreads(rows: Entries) -> dict[str, Spread]:
@@ -139,7 +152,8 @@ def _made(report: Mapping[str, Any]) -> list[str]:
         f"- first tower and proposer: {budget['sight'] or 'a shared run'}; kinds of objects in "
         f"scenes: {budget['kinds'] or 'all'}, {fewest} to {most} objects in one",
         f"- seeds: {', '.join(map(str, seeds)) or '-'}; mean +- sd over them (n - 1)",
-        f"- hours of all arms, training and scoring, without the shared runs: {report['hours']}",
+        f"- hours, training and scoring, without the shared runs: {report['hours']}, of the "
+        f"{report['whole_runs']} of {report['runs']} runs that nothing stopped; minutes are theirs",
         f"- code that wrote this: {state}; each run's is in its run.json",
         f"- Python {made['python']}, {versions}; {made['platform']}",
     ]
@@ -156,6 +170,7 @@ def _table(item: Mapping[str, Any]) -> list[str]:
             for name in metrics
         ]
         counts = [f"{found[name]:,}" for name in ("parameters", "trained")]
-        cells += [*counts, f"{found['minutes']:.1f}", str(len(found["seeds"]))]
+        minutes = "-" if found["minutes"] is None else f"{found['minutes']:.1f}"
+        cells += [*counts, minutes, str(len(found["seeds"]))]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return lines

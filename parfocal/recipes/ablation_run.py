@@ -3,6 +3,7 @@
 - OUT/shared/RUN/: runs that arms take parts of
 - OUT/arms/ARM/seed-N/: an ordinary run; `scores.json` when it is trained and scored
 - OUT/ablation.json, OUT/ablation.md: the table, written anew after every arm
+- OUT/runtime.json: what was said of the machine
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+from parfocal.data.outputs import make_folder
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -130,13 +132,16 @@ def run_ablation(
         assignments: as `read_settings` takes them.
         out: folder of all runs.
         resume: go on with what is in `out`: what is done is left as it is.
-        runtime: sizes and trackers of the machine; its processes are runs at a time on a CPU.
+        runtime: sizes and trackers of the machine; its processes are runs at a time on a CPU. When
+            None, what the runs in `out` had before, or the defaults.
 
     Raises:
         ConfigError: for an unknown setting; if `out` holds runs and `resume` is off, or none and
             it is on, or runs of other recipes.
     """
     settings = read_settings(assignments)
+    chosen = (word for item in assignments for word in ("--set", item))
+    command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
     begun = out.exists() and any(out.iterdir())
     if resume and not begun:
         raise ConfigError(
@@ -148,12 +153,13 @@ def run_ablation(
             f"{out} is not empty; add --resume to go on with the ablation there, or choose "
             "another folder."
         )
-    runtime, beside = runtime or Runtime(), 1
+    out = out.resolve()  # it is part of the arms' recipes, and may be spelt otherwise next time
+    runtime, beside = runtime or Runtime.of(out), 1
+    make_folder(out)
+    runtime.save(out)
     if not torch.cuda.is_available():
         beside = runtime.processes or default_processes()
         runtime = replace(runtime, processes=1)
-    chosen = (word for item in assignments for word in ("--set", item))
-    command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
     for run in shared_runs(settings.comparisons, settings.budget):
         recipe = shared_recipe(run, settings.budget, out)
         _train(recipe, shared_folder(out, run), runtime)
@@ -226,6 +232,7 @@ def _train_and_score(recipe: Recipe, folder: Path, runtime: Runtime | None) -> N
         _require_same(recipe, folder)
         return
     started = time.perf_counter()
+    whole = not (folder / SAVED).exists()  # of what went before a stop nobody knows the time
     config, _ = _train(recipe, folder, runtime)
     trained = time.perf_counter()
     with _SCORING:
@@ -238,7 +245,7 @@ def _train_and_score(recipe: Recipe, folder: Path, runtime: Runtime | None) -> N
         "scores": scores,
         "parameters": total,
         "trained": trainable,
-        "train_seconds": round(trained - started, 1),
+        "train_seconds": round(trained - started, 1) if whole else None,
         "score_seconds": round(scored - begun, 1),
     }
     logger.info("%s, seed %d: %s", recipe.name, recipe.seed, scores)

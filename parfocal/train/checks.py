@@ -123,9 +123,9 @@ def _weights_in(source: str) -> None:
         CheckpointError: if there is no such folder, it is not in the local cache, or holds none.
     """
     folder = local_folder(source)
-    kinds = (".safetensors", ".bin", ".pt")
+    kinds = (".safetensors", ".bin", ".pt", ".pth")
     if folder.is_dir() and not any(path.suffix in kinds for path in folder.iterdir()):
-        raise CheckpointError(f"{folder} holds no weights (.safetensors, .bin or .pt).")
+        raise CheckpointError(f"{folder} holds no weights ({', '.join(kinds)}).")
 
 
 def check_benchmarks(recipe: Recipe, known: Collection[str], found: Findings) -> None:

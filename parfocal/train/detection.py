@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from parfocal.errors import ConfigError
+from parfocal.models.config import ParfocalConfig
 from parfocal.models.deformable_detr import ProposerOutput
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import DenseOutput
@@ -42,7 +43,8 @@ class DetectionObjective(nn.Module):
             is learned.
 
     Raises:
-        ConfigError: if the model has no proposer.
+        ConfigError: if the model has no proposer, or there are kinds and it cannot learn them, or
+            has several score heads, of which it would learn one.
     """
 
     jitter = 0.04  # of a box's sides: regions are learned from boxes as imprecise as proposals
@@ -57,6 +59,7 @@ class DetectionObjective(nn.Module):
             )
         self.model, self.num_kinds = model, num_kinds
         if num_kinds:
+            _check_kinds(model.config)
             self.cell_kind = nn.Linear(model.vision.level_channels[0], num_kinds)
             self.region_kind = nn.Linear(model.config.regions.hidden_size, num_kinds)
 
@@ -152,6 +155,22 @@ class DetectionObjective(nn.Module):
         if context is not None:
             terms["likeness"] = _likeness_loss(context.similarity(live[None])[0], kinds)
         return terms
+
+
+def _check_kinds(config: ParfocalConfig) -> None:
+    """Refuse a model that cannot learn kinds of objects, or would keep a score head as it began."""
+    if config.regions.kind != "multilevel_roi":
+        raise ConfigError(
+            "detection on scenes learns what regions look like as well, and regions.kind is "
+            f"{config.regions.kind!r}. Set it to 'multilevel_roi', or give the stage a mixture."
+        )
+    heads = config.proposer.score_heads
+    if config.proposer.kind == "deformable_detr" and len(heads) > 1:
+        raise ConfigError(
+            f"detection on scenes trains one score head, and proposer.score_heads are {heads}: the "
+            "others would stay as they began and blur every score. Set proposer.score_heads to "
+            "('object',) and proposer.score_exponents to (1.0,)."
+        )
 
 
 def _likeness_loss(pairs: Tensor, kinds: Tensor) -> Tensor:

@@ -73,9 +73,15 @@ class Optim:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"lr is {self.lr}, must be above 0.")
+        for name in ("weight_decay", "warmup_steps", "max_grad_norm"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{name} is {value}, must be 0 or more.")
         _require(
-            self.max_grad_norm >= 0, f"max_grad_norm is {self.max_grad_norm}, must be 0 or more."
+            all(0 <= beta < 1 for beta in self.betas),
+            f"betas are {self.betas}, must be from 0 to below 1.",
         )
+        for part, factor in self.lr_factors.items():
+            _require(factor >= 0, f"lr_factors[{part!r}] is {factor}, must be 0 or more.")
         _require(
             not (self.warmup_steps and self.warmup_ratio) and 0 <= self.warmup_ratio < 1,
             f"warmup_steps is {self.warmup_steps} and warmup_ratio {self.warmup_ratio}: give one "
@@ -270,9 +276,9 @@ class Stage:
 
     def _check_scores(self, where: str) -> None:
         """Refuse to score on nothing, and to choose by no score."""
-        _require(
-            self.eval_every >= 0, f"{where} has eval_every {self.eval_every}, must be 0 or more."
-        )
+        for name in ("eval_samples", "eval_every"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{where} has {name} {value}, must be 0 or more.")
         _require(
             not self.eval_every
             or (self.eval_samples > 0 and (self.mixture is None or self.eval_mixture is not None)),

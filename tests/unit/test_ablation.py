@@ -248,6 +248,18 @@ def test_the_table_stands_beside_the_papers():
     assert "`the command`" in text
 
 
+def test_minutes_are_those_of_runs_that_nothing_stopped():
+    chosen = {"merge": COMPARISONS["merge"]}
+    stopped = _entry(0, 80.0) | {"train_seconds": None}
+    scored = {"base": [stopped, _entry(1, 84.0)], "not_merged": [stopped]}
+    report = build_report(chosen, "small", scored, "the command")
+    assert (report["runs"], report["whole_runs"], report["hours"]) == (3, 1, 0.1)
+    text = render(report)
+    assert "hours, training and scoring, without the shared runs: 0.1, of the 1 of 3 runs" in text
+    assert "4,000,000 | 3,000,000 | 3.0 | 2 |" in text
+    assert "4,000,000 | 3,000,000 | - | 1 |" in text
+
+
 def test_hours_count_an_arm_once_in_all_comparisons():
     chosen = {name: COMPARISONS[name] for name in ("merge", "towers")}
     scored = {arm.name: [_entry(0, 80.0)] for arm in distinct_arms(chosen)}
@@ -321,6 +333,28 @@ def test_the_command_runs(monkeypatch, tmp_path):
     words = ["--set", "seeds=1", "--out", str(tmp_path), "--resume", "--processes", "2"]
     assert main(["train", "ablate", *words, "--track", "none"]) == 0
     assert seen == [["seeds=1"], tmp_path, True, Runtime(processes=2)]
+
+
+def test_an_ablation_goes_on_with_what_it_was_told(tmp_path, monkeypatch):
+    told: list[tuple[Path, Runtime]] = []
+
+    def train(recipe, folder, runtime):
+        told.append((folder, runtime))
+        assert not any(".." in str(source) for source in recipe.weights.values())
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ablation_run, "_train", lambda *given: None)
+    monkeypatch.setattr(ablation_run, "_train_and_score", train)
+    out, only = tmp_path / "there", ["only=towers", "seeds=1"]
+    machine = Runtime(micro_batch=2, trackers=("tensorboard",), processes=3)
+    run_ablation(only, out, runtime=machine)
+    begun = sorted(told, key=str)
+    told.clear()
+    (tmp_path / "here").mkdir()
+    run_ablation(only, tmp_path / "here" / ".." / "there", resume=True)
+    assert sorted(told, key=str) == begun
+    assert begun[0][1] == replace(machine, processes=1)
+    assert Runtime.of(out) == machine
 
 
 def test_arms_run_side_by_side_and_a_fault_ends_all(tmp_path, monkeypatch):

@@ -76,6 +76,8 @@ class OfficialConstants:
         region_size: width of a region's feature before it is lifted.
         position_size: inner width of the box's position embedding.
         box_head_size: inner width of the detector's box heads.
+        score_heads: names of its score heads.
+        score_exponents: powers with which their scores are multiplied into one.
     """
 
     image_size: int = 448
@@ -88,6 +90,8 @@ class OfficialConstants:
     region_size: int = 1024
     position_size: int = 256
     box_head_size: int = 256
+    score_heads: tuple[str, ...] = ("coco", "sa1b")
+    score_exponents: tuple[float, ...] = (0.4, 0.6)
 
 
 def groma_config(
@@ -178,6 +182,8 @@ def _proposer(official: Mapping[str, Any], constants: OfficialConstants) -> dict
         "points": detr["encoder_n_points"],
         **_decoder(detr),
         "box_head_size": constants.box_head_size,
+        "score_heads": constants.score_heads,
+        "score_exponents": constants.score_exponents,
         "pyramid_levels": detr["num_feature_levels"],
         "queries": detr["num_queries"],
         "dropout": detr["dropout"],

@@ -111,13 +111,14 @@ def test_rescore_needs_readable_files(oracle: Any, tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", ":1 is not JSON"),
+        ("\udcff", ":1 is not JSON"),
         ("[]", ":1 is not a prediction"),
         ('{"id": "a"}', ":1 is not a prediction .*input"),
     ],
 )
 def test_broken_prediction_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "predictions.jsonl"
-    path.write_text(line + "\n")
+    path.write_bytes(line.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(DataError, match=message):
         list(read_predictions(path))
 

@@ -352,6 +352,23 @@ def test_pictures_without_objects_give_a_finite_loss(make_model, processor, toy_
     assert float(output.terms["region_kind"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proposer": {"score_heads": ["coco", "sa1b"], "score_exponents": [0.4, 0.6]}},
+         "trains one score head"),
+        ({"regions": {"kind": "multiscale_mean", "layout": "bare"}, "dialect": "coordinates"},
+         "regions.kind is 'multiscale_mean'"),
+    ],
+    ids=["heads", "regions"],
+)  # fmt: skip
+def test_what_scenes_cannot_teach_is_refused(make_model, change, message):
+    model = ParfocalForConditionalGeneration(vary(make_model("deformable_detr").config, change))
+    with pytest.raises(ConfigError, match=message):
+        DetectionObjective(model, len(KINDS))
+    DetectionObjective(model, num_kinds=0)
+
+
 # detection without kinds
 
 

@@ -386,7 +386,7 @@ def test_settings_that_a_run_would_refuse_are_a_problem(planned):
 
 def test_all_of_a_model_is_a_part(planned, tmp_path):
     (problem,) = planned(TALK, weights={"model": str(tmp_path)}).problems
-    assert problem.endswith("holds no weights (.safetensors, .bin or .pt).")
+    assert problem.endswith("holds no weights (.safetensors, .bin, .pt, .pth).")
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert planned(TALK, weights={"model": str(tmp_path)}).problems == ()
 

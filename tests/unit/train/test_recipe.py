@@ -223,6 +223,11 @@ def test_later_assignments_win_and_the_recipe_given_is_untouched():
         ('sides=[64, "a"]', r"is not of type int"),
         ("stages.0.optim.betas=[0.8]", r"needs 2 values"),
         ('stages.0.optim={"betas": [0.8]}', r"betas: \[0\.8\] needs 2 values"),
+        ("stages.0.optim.betas=[0.9, 1.0]", r"betas are \(0\.9, 1\.0\), must be from 0 to below 1"),
+        ("stages.0.optim.weight_decay=-0.1", r"weight_decay is -0\.1, must be 0 or more"),
+        ("stages.0.optim.warmup_steps=-5", r"warmup_steps is -5, must be 0 or more"),
+        ('stages.0.optim.lr_factors={"text": -2.0}', r"lr_factors\['text'\] is -2\.0, must be 0"),
+        ("stages.0.eval_samples=-1", r"has eval_samples -1, must be 0 or more"),
         ("stages.0.objective=detect", r"objective 'detect'; choose one of \['detection'"),
     ],
 )  # fmt: skip
