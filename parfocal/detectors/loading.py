@@ -16,7 +16,7 @@ from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import fetch, first_line, is_hub_id, load_errors, refuse_gaps
+from parfocal.hub import cached_folder, fetch, first_line, is_hub_id, load_errors, refuse_gaps
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def _load(
     except load_errors() as err:
         if isinstance(err, CheckpointError):
             raise
-        hint = f" To download it, pass the hub id itself: {source!r}." if model in hub_ids else ""
+        hint = f" {_how_to_download(hub_ids[model])}" if model in hub_ids else ""
         raise CheckpointError(
             f"{source} could not be loaded: {first_line(err).rstrip(chr(46))}.{hint}"
         ) from err
@@ -177,9 +177,19 @@ def _resolve(home: str) -> Any:
 
 
 def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
-    """A folder, or the hub id of a checkpoint that must be in the cache already."""
+    """The folder of a model; a name's is in the cache.
+
+    Hub ids are not left to Transformers, which asks the hub for adapters where PEFT is installed,
+    even when it is told to read local files only.
+    """
     if model in hub_ids:
-        return hub_ids[model]
+        cached = cached_folder(hub_ids[model])
+        if cached is None:
+            raise CheckpointError(
+                f"{model!r} means {hub_ids[model]}, which is not in the local Hugging Face cache. "
+                f"{_how_to_download(hub_ids[model])}"
+            )
+        return str(cached)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return str(folder)
@@ -190,6 +200,10 @@ def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
         f"there is no {model!r}: it is no folder here and no hub id, and the names are "
         f"{', '.join(table)}.{files if table is TAGGERS else ''}"
     )
+
+
+def _how_to_download(hub_id: str) -> str:
+    return f"To download it, pass the hub id itself: {hub_id!r}."
 
 
 def _class_of(classes: dict[str, Any], model_type: str, source: str) -> Any:

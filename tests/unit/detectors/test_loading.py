@@ -28,6 +28,8 @@ from parfocal.detectors.ram_plus import RamPlusTagger
 from parfocal.detectors.ram_plus_files import save_ram_plus
 from parfocal.errors import CheckpointError, ConfigError
 
+LOADING = "parfocal.detectors.loading"
+
 
 def test_the_tables_name_classes_that_exist() -> None:
     for home in (DETECTORS | TAGGERS).values():
@@ -130,19 +132,34 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
         load_detector(name)
 
 
-def test_a_name_is_looked_for_in_the_cache_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    import transformers
+def test_a_name_is_looked_for_in_the_cache_only(
+    owlv2: Owlv2Detector, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a hub id, Transformers asks the hub for adapters, whatever is in the cache."""
+    seen: list[str] = []
 
-    seen: list[tuple[str, bool]] = []
+    def from_pretrained(source: str, **others: Any) -> Any:
+        seen.append(source)
+        return real(source, **others)
 
-    def refuse(source: str, local_files_only: bool, **others: Any) -> None:
-        seen.append((source, local_files_only))
-        raise OSError("it is not in the cache\nand more")
+    folder, real = saved(owlv2), Owlv2Detector.NETWORK.from_pretrained
+    monkeypatch.setattr(Owlv2Detector.NETWORK, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(f"{LOADING}.cached_folder", {Owlv2Detector.HUB_ID: folder}.get)
+    assert load_detector("owlv2", device="cpu").identity["kind"] == "owlv2"
+    assert seen == [str(folder)]
 
-    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
-    with pytest.raises(CheckpointError, match=r"not in the cache. To download it, pass the hub id"):
+
+@pytest.mark.parametrize("cached", ["nothing", "in part"])
+def test_a_name_that_is_not_whole_in_the_cache_says_how_to_download_it(
+    cached: str, owlv2: Owlv2Detector, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(owlv2)
+    (folder / "model.safetensors").unlink()
+    found = folder if cached == "in part" else None
+    monkeypatch.setattr(f"{LOADING}.cached_folder", lambda hub_id: found)
+    what = "could not be loaded" if found else "is not in the local Hugging Face cache"
+    with pytest.raises(CheckpointError, match=f"{what}.*pass the hub id itself: 'google/owlv2-"):
         load_detector("owlv2", device="cpu")
-    assert seen == [(Owlv2Detector.HUB_ID, True)]
 
 
 def test_a_hub_id_is_fetched_as_every_checkpoint_is(
@@ -151,7 +168,7 @@ def test_a_hub_id_is_fetched_as_every_checkpoint_is(
     with pytest.raises(CheckpointError, match=r"'someone/some-model' is not in the local .* cache"):
         load_detector("someone/some-model", device="cpu")
     folder, asked = saved(owlv2), []
-    monkeypatch.setattr("parfocal.detectors.loading.fetch", lambda x: asked.append(x) or folder)
+    monkeypatch.setattr(f"{LOADING}.fetch", lambda x: asked.append(x) or folder)
     assert load_detector("someone/some-model", device="cpu").identity["kind"] == "owlv2"
     assert asked == ["someone/some-model"]
 
