@@ -27,7 +27,7 @@ from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import FILE_NAME, ParfocalProcessor
 from parfocal.predict.answer import Answer
 from parfocal.predict.finding import Finder, no_finder, reads_detections
-from parfocal.predict.peers import PEERS, load_peer, model_type_of
+from parfocal.predict.peers import DETECTORS, PEERS, load_peer, model_type_of
 from parfocal.predict.peers.files import Checkpoint
 from parfocal.predict.predictor import Predictor
 from parfocal.predict.protocol import AnyPredictor
@@ -52,7 +52,8 @@ def load(
             and once for all, by `parfocal convert`); or the hub id of such a checkpoint, downloaded
             unless it is in the local cache.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`...
-        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), or one of float32, bfloat16, float16.
+        dtype: `auto` (float32 on a CPU and for detectors, whose boxes half precision would move;
+            else bfloat16 on a GPU), or one of float32, bfloat16, float16.
         finder: finds the boxes that MG-LLaVA reads beside a picture, such as a
             `parfocal.detectors.RegionFinder`; None: it sees only boxes that the user gives.
         dialect: a key of `DIALECTS`, for checkpoints of a chat family that were taught to write
@@ -74,7 +75,7 @@ def load(
         check_finder(model)
     folder = model_folder(model)
     where = resolve_device(device)
-    kind = _dtype(dtype, where)
+    kind = _dtype(dtype, where, model_type_of(folder))
     if model_type_of(folder) not in PEERS and official.recognise(folder) is not None:
         return _load_official(folder, str(model), where, kind, finder, dialect)
     _refuse_remote_code(folder)
@@ -191,11 +192,12 @@ class _DetectorOnly(Predictor):
         )
 
 
-def _dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+def _dtype(name: str | torch.dtype, device: torch.device, model_type: str | None) -> torch.dtype:
     if isinstance(name, torch.dtype):
         return name
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        half = device.type == "cuda" and model_type not in DETECTORS
+        return torch.bfloat16 if half else torch.float32
     if name not in DTYPES:
         raise ConfigError(f"dtype {name!r} is not known; choose auto or one of {list(DTYPES)}.")
     return DTYPES[name]

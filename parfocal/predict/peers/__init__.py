@@ -33,8 +33,10 @@ PEERS: Final[dict[str, str]] = {
     "mm-grounding-dino": "parfocal.predict.peers.detectors:GroundingDinoPeer",
     "owlv2": "parfocal.predict.peers.detectors:Owlv2Peer",
 }
+# Their boxes are numbers of the network itself, which half precision rounds by several pixels.
+DETECTORS: Final = tuple(name for name, home in PEERS.items() if ".detectors:" in home)
 
-__all__ = ["PEERS", "load_peer", "model_type_of"]
+__all__ = ["DETECTORS", "PEERS", "load_peer", "model_type_of"]
 
 
 def model_type_of(folder: Path) -> str | None:

@@ -17,6 +17,8 @@ from parfocal.predict.peers import PEERS, load_peer
 from parfocal.predict.peers.confidence import TokenProbabilities
 from parfocal.predict.peers.files import Checkpoint
 
+LOADING = "parfocal.predict.loading"
+
 
 @pytest.fixture
 def copy(peer_folder, tmp_path):
@@ -34,6 +36,24 @@ def test_dtype_and_device_are_as_asked(family, peer_folder):
     loaded = parfocal.load(peer_folder(family), device="cpu", dtype="bfloat16")
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.model.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "wanted"),
+    [
+        ("owlv2", "auto", torch.float32),
+        ("grounding-dino", "auto", torch.float32),
+        ("owlv2", "bfloat16", torch.bfloat16),
+        ("paligemma", "auto", torch.bfloat16),
+    ],
+)
+def test_detectors_are_not_halved_on_a_gpu_unless_asked(
+    family, dtype, wanted, peer_folder, monkeypatch
+):
+    """Boxes come out of their networks in the precision of the weights: 8 bits are pixels off."""
+    monkeypatch.setattr(f"{LOADING}.resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(f"{LOADING}.load_peer", lambda checkpoint: checkpoint.dtype)
+    assert parfocal.load(peer_folder(family), dtype=dtype) == wanted
 
 
 @pytest.mark.parametrize("family", ["paligemma", "owlv2"])
