@@ -143,32 +143,67 @@ def _load(
     table: dict[str, str], model: str, device: Any, dtype: Any, settings: dict[str, Any]
 ) -> Any:
     """An instance of the class of `table` that reads the checkpoint's model type."""
-    from transformers import AutoConfig, AutoProcessor
-
     from parfocal.detectors.weights import resolve_device
 
     where = resolve_device(device)
     classes = {name: _resolve(home) for name, home in table.items()}
     classes = {name: kind for name, kind in classes.items() if hasattr(kind, "MODEL_TYPES")}
     hub_ids = {name: kind.HUB_ID for name, kind in classes.items()}
-    source = _source(model, hub_ids, table)
+    try:
+        source = _source(model, hub_ids, table)
+        kind, network, processor = _read(source, classes, dtype)
+    except CheckpointError as err:
+        if model not in hub_ids:
+            raise
+        advice = f"To download it, pass the hub id itself: {hub_ids[model]!r}."
+        raise CheckpointError(f"{err} {advice}") from err
+    return kind(network.to(where), processor, **settings)
+
+
+def _read(source: str, classes: dict[str, Any], dtype: Any) -> tuple[Any, Any, Any]:
+    """The class that a folder is of, its network and its processor."""
+    from transformers import AutoConfig
+
     common = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source, **common)
         kind = _class_of(classes, config.model_type, source)
-        processor = AutoProcessor.from_pretrained(source, **common)
+        processor = load_processor(source)
         network, report = kind.NETWORK.from_pretrained(
             source, dtype=dtype, output_loading_info=True, **common
         )
+    except CheckpointError:
+        raise
     except load_errors() as err:
-        if isinstance(err, CheckpointError):
-            raise
-        hint = f" {_how_to_download(hub_ids[model])}" if model in hub_ids else ""
-        raise CheckpointError(
-            f"{source} could not be loaded: {first_line(err).rstrip(chr(46))}.{hint}"
-        ) from err
+        reason = first_line(err).rstrip(".")
+        raise CheckpointError(f"{source} could not be loaded: {reason}.") from err
     refuse_gaps(source, report)
-    return kind(network.to(where), processor, **settings)
+    return kind, network, processor
+
+
+def load_processor(folder: str | Path) -> Any:
+    """Read the processor of a folder as Transformers does, without running code beside it.
+
+    Raises:
+        CheckpointError: if it cannot be read, or prepares no pictures.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as err:  # its readers raise whatever broken files lead to, nameless ones too
+        raise CheckpointError(
+            f"{folder} holds no processor that Transformers can read ({first_line(err)}). Copy the "
+            "whole folder of the checkpoint again."
+        ) from err
+    if not hasattr(processor, "image_processor"):
+        raise CheckpointError(
+            f"{folder} lacks the files of its image processor (preprocessor_config.json or "
+            "processor_config.json); copy the whole folder of the checkpoint."
+        )
+    return processor
 
 
 def _resolve(home: str) -> Any:
@@ -186,8 +221,7 @@ def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
         cached = cached_folder(hub_ids[model])
         if cached is None:
             raise CheckpointError(
-                f"{model!r} means {hub_ids[model]}, which is not in the local Hugging Face cache. "
-                f"{_how_to_download(hub_ids[model])}"
+                f"{model!r} means {hub_ids[model]}, which is not in the local Hugging Face cache."
             )
         return str(cached)
     folder = Path(model).expanduser()
@@ -200,10 +234,6 @@ def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
         f"there is no {model!r}: it is no folder here and no hub id, and the names are "
         f"{', '.join(table)}.{files if table is TAGGERS else ''}"
     )
-
-
-def _how_to_download(hub_id: str) -> str:
-    return f"To download it, pass the hub id itself: {hub_id!r}."
 
 
 def _class_of(classes: dict[str, Any], model_type: str, source: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from parfocal.detectors.loading import load_processor
 from parfocal.errors import CheckpointError
 from parfocal.hub import first_line, load_errors, refuse_gaps
 
@@ -37,27 +38,22 @@ def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises:
         CheckpointError: if a file is missing or the weights are not those of the config.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     require_safetensors(folder)
-    common = {"local_files_only": True, "trust_remote_code": False}
+    processor = load_processor(folder)
     try:
-        processor = AutoProcessor.from_pretrained(folder, **common)
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
-            **common,
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
-    if not hasattr(processor, "image_processor"):
-        raise CheckpointError(
-            f"{folder} lacks the files of its image processor (preprocessor_config.json or "
-            "processor_config.json); copy the whole folder of the checkpoint."
-        )
     refuse_gaps(folder, report, spare=True)
     return model, processor
 

@@ -149,16 +149,17 @@ def test_a_name_is_looked_for_in_the_cache_only(
     assert seen == [str(folder)]
 
 
-@pytest.mark.parametrize("cached", ["nothing", "in part"])
+@pytest.mark.parametrize("lacks", ["all", "model.safetensors", "tokenizer.json"])
 def test_a_name_that_is_not_whole_in_the_cache_says_how_to_download_it(
-    cached: str, owlv2: Owlv2Detector, saved: Any, monkeypatch: pytest.MonkeyPatch
+    lacks: str, owlv2: Owlv2Detector, saved: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(owlv2)
-    (folder / "model.safetensors").unlink()
-    found = folder if cached == "in part" else None
+    if lacks != "all":
+        (folder / lacks).unlink()
+    found = None if lacks == "all" else folder
     monkeypatch.setattr(f"{LOADING}.cached_folder", lambda hub_id: found)
-    what = "could not be loaded" if found else "is not in the local Hugging Face cache"
-    with pytest.raises(CheckpointError, match=f"{what}.*pass the hub id itself: 'google/owlv2-"):
+    advice = r"To download it, pass the hub id itself: 'google/owlv2-large-patch14-ensemble'\.$"
+    with pytest.raises(CheckpointError, match=advice):
         load_detector("owlv2", device="cpu")
 
 
@@ -183,6 +184,24 @@ def test_missing_and_foreign_weights_are_refused(owlv2: Owlv2Detector, saved: An
     weights |= {"class_head.dense0.bias": bias, "stray": torch.zeros(1)}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not of this model.*stray"):
+        load_detector(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("processor_config.json", "[]"),
+        ("tokenizer_config.json", '"x"'),
+        ("tokenizer.json", "null"),
+        ("tokenizer.json", '{"version": "9.9", "model": {"type": "none"}}'),
+    ],
+)
+def test_a_damaged_processor_is_refused(
+    name: str, content: str, owlv2: Owlv2Detector, saved: Any
+) -> None:
+    folder = saved(owlv2)
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=f"{folder} holds no processor that"):
         load_detector(folder, device="cpu")
 
 

@@ -106,6 +106,22 @@ def test_a_folder_without_its_processor_is_refused(copy):
         parfocal.load(folder, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("processor_config.json", "[]"),
+        ("tokenizer_config.json", "null"),
+        ("tokenizer.json", '"x"'),
+        ("tokenizer.json", '{"version": "9.9", "model": {"type": "none"}}'),
+    ],
+)
+def test_a_damaged_processor_is_refused(name, content, copy):
+    folder = copy("qwen2_5_vl")
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"{folder} holds no processor that"):
+        parfocal.load(folder, device="cpu")
+
+
 def test_a_chat_model_without_its_template_is_refused(copy):
     folder = copy("qwen3_vl")
     for path in folder.glob("chat_template*"):
