@@ -66,6 +66,15 @@ def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = Fal
         logger.warning("%s: %d weights are not used, such as %s", source, len(extra), min(extra))
 
 
+def require_safetensors(folder: Path) -> None:
+    """Refuse a folder without safetensors: other formats can run code when they are read."""
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} holds no weights as safetensors. Other formats are not read, because they "
+            "can run code: save the model again with save_pretrained."
+        )
+
+
 def load_errors() -> tuple[type[Exception], ...]:
     """What Transformers raises where the files of a checkpoint do not fit it, or each other."""
     from huggingface_hub.errors import StrictDataclassError

@@ -16,7 +16,15 @@ from parfocal.detectors.cache import BoxCache
 from parfocal.detectors.fixed import FIXED_LISTS, FixedTagger
 from parfocal.detectors.pipeline import MG_LLAVA, RegionFinder, RegionSettings
 from parfocal.errors import CheckpointError, ConfigError
-from parfocal.hub import cached_folder, fetch, first_line, is_hub_id, load_errors, refuse_gaps
+from parfocal.hub import (
+    cached_folder,
+    fetch,
+    first_line,
+    is_hub_id,
+    load_errors,
+    refuse_gaps,
+    require_safetensors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -168,9 +176,10 @@ def _read(source: str, classes: dict[str, Any], dtype: Any) -> tuple[Any, Any, A
     try:
         config = AutoConfig.from_pretrained(source, **common)
         kind = _class_of(classes, config.model_type, source)
+        require_safetensors(Path(source))
         processor = load_processor(source)
         network, report = kind.NETWORK.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **common
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **common
         )
     except CheckpointError:
         raise

@@ -22,7 +22,7 @@ from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import check_lengths
-from parfocal.predict.peers.files import Checkpoint, require_safetensors
+from parfocal.predict.peers.files import Checkpoint
 from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best, no_choice
 from parfocal.predict.protocol import Picture
 
@@ -52,7 +52,6 @@ class DetectorPeer(PeerPredictor):
         if checkpoint.dialect is not None:
             raise no_choice(f"{cls.family} writes no text and has no dialect")
         folder, device, dtype = checkpoint.folder, checkpoint.device, checkpoint.dtype
-        require_safetensors(folder)
         return cls(load_detector(folder, device, dtype), checkpoint.name)
 
     def question_for(self, task: Task, phrase: str = "") -> GroundedText:

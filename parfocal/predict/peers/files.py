@@ -10,7 +10,7 @@ import torch
 
 from parfocal.detectors.loading import load_processor
 from parfocal.errors import CheckpointError
-from parfocal.hub import first_line, load_errors, refuse_gaps
+from parfocal.hub import first_line, load_errors, refuse_gaps, require_safetensors
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,3 @@ def load_parts(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     refuse_gaps(folder, report, spare=True)
     return model, processor
-
-
-def require_safetensors(folder: Path) -> None:
-    """Refuse a folder without safetensors: other formats can run code when they are read."""
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{folder} holds no weights as safetensors. Other formats are not read, because they "
-            "can run code: save the model again with save_pretrained."
-        )

@@ -205,6 +205,18 @@ def test_a_damaged_processor_is_refused(
         load_detector(folder, device="cpu")
 
 
+@pytest.mark.parametrize("beside", ["nothing", "other weights"])
+def test_pickled_weights_are_never_read(beside: str, owlv2: Owlv2Detector, saved: Any) -> None:
+    folder = saved(owlv2)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    if beside == "other weights":
+        save_file({"x": torch.zeros(1)}, folder / "other.safetensors")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_detector(folder, device="cpu")
+
+
 @pytest.mark.parametrize("size", [4, 500])
 def test_cut_weights_are_refused(size: int, owlv2: Owlv2Detector, saved: Any) -> None:
     folder = saved(owlv2)
