@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from parfocal.dialects.region_tokens import region_token
-from parfocal.errors import ConfigError
+from parfocal.errors import CheckpointError, ConfigError
 from parfocal.models.config import ParfocalConfig, TokenIds
+from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.objects import object_tokens
-from parfocal.models.processing import ParfocalProcessor
+from parfocal.models.processing import FILE_NAME, ParfocalProcessor
 from parfocal.models.settings import ProcessorSettings, PromptTemplate
 
 
@@ -35,26 +40,65 @@ def build_processor(
             "the config's token_ids.image is not set; add '<image>' to the tokenizer and take the "
             "ids with token_ids_of(tokenizer)."
         )
-    objects = object_tokens(config.regions, num_image_tokens)
-    if objects and config.token_ids.object < 0:
+    settings = settings_of(config, template, num_image_tokens)
+    if settings.num_object_tokens and config.token_ids.object < 0:
         raise ConfigError(
             "regions.kind is 'crop' but the config's token_ids.object is not set; it may be any id "
             "beyond the tokenizer's."
         )
-    slots = config.proposer.max_regions if config.regions.in_text else 0
-    if slots and config.regions.layout != "bare":
-        _require_names(tokenizer, config, slots)
-    settings = ProcessorSettings(
+    if settings.num_slots and config.regions.layout != "bare":
+        _require_names(tokenizer, config, settings.num_slots)
+    return ParfocalProcessor(tokenizer, settings)
+
+
+def settings_of(
+    config: ParfocalConfig, template: PromptTemplate, num_image_tokens: int
+) -> ProcessorSettings:
+    """Settings of the processor that belongs to a model of this config; see `build_processor`."""
+    return ProcessorSettings(
         vision=config.vision,
         dialect=config.dialect,
         template=template,
         num_image_tokens=num_image_tokens,
-        num_slots=slots,
+        num_slots=config.proposer.max_regions if config.regions.in_text else 0,
         layout=config.regions.layout,
         token_ids=config.token_ids,
-        num_object_tokens=objects,
+        num_object_tokens=object_tokens(config.regions, num_image_tokens),
     )
-    return ParfocalProcessor(tokenizer, settings)
+
+
+def refuse_mismatch(
+    folder: str | Path, model: ParfocalForConditionalGeneration, processor: ParfocalProcessor
+) -> None:
+    """Refuse a processor that is not the model's: boxes and words would be wrong, and nobody see.
+
+    Args:
+        folder: where both come from.
+        model: says what the settings have to be.
+        processor: whose settings are compared, but for the template, which no config holds.
+
+    Raises:
+        CheckpointError: naming the first field that differs, with both values.
+    """
+    template = processor.settings.template
+    wanted = settings_of(model.config, template, model.num_image_tokens).to_dict()
+    for name, value, right in _differences(processor.settings.to_dict(), wanted):
+        raise CheckpointError(
+            f"{folder}: the processor ({FILE_NAME}) has {name} {value!r}, the model (config.json) "
+            f"needs {right!r}. Both must come from the same model; save or copy both again."
+        )
+
+
+def _differences(ours: Any, theirs: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ: dotted name and both values, None for what is not there."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*theirs, *(key for key in ours if key not in theirs)]:
+            yield from _differences(ours.get(key), theirs.get(key), f"{name}.{key}".lstrip("."))
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(*pair, f"{name}[{index}]")
+    elif ours != theirs:
+        yield name, ours, theirs
 
 
 def _require_names(tokenizer: PreTrainedTokenizerBase, config: ParfocalConfig, slots: int) -> None:

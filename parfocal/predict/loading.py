@@ -21,6 +21,7 @@ from parfocal.hub import (
     load_errors,
     refuse_gaps,
 )
+from parfocal.models.building import refuse_mismatch
 from parfocal.models.checkpoints import official
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -95,6 +96,7 @@ def load(
     except load_errors() as err:
         raise CheckpointError(f"{folder} could not be loaded: {first_line(err)}") from err
     refuse_gaps(folder, report)
+    refuse_mismatch(folder, loaded, processor)
     return Predictor(loaded.to(where), processor, str(model), finder)
 
 

@@ -7,11 +7,13 @@ import torch
 
 from parfocal.dialects import get_dialect
 from parfocal.errors import ConfigError
-from parfocal.models.building import build_processor, token_ids_of
+from parfocal.models.building import build_processor, refuse_mismatch, token_ids_of
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.presets import tiny, vary
+from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.settings import PromptTemplate
 from parfocal.models.tokenizers import train_tokenizer
+from tests.unit.models.builders import KINDS
 
 TEMPLATE = PromptTemplate(user="<user>", assistant="<answer>")
 
@@ -57,3 +59,11 @@ def test_the_boxes_mark_of_kosmos_2_is_no_object_image():
     image = torch.zeros(1, model.num_image_tokens, config.text_config.hidden_size)
     found = model.embed(torch.tensor([row]), image, None)
     assert torch.equal(found[0, -1], model.get_input_embeddings().weight[mark])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_saved_together_goes_together(kind, tmp_path):
+    for part in KINDS[kind]():
+        part.save_pretrained(tmp_path)
+    model = ParfocalForConditionalGeneration.from_pretrained(tmp_path)
+    refuse_mismatch(tmp_path, model, ParfocalProcessor.from_pretrained(tmp_path))

@@ -137,6 +137,26 @@ def test_a_file_that_is_not_json_is_named(copy, name):
         load(copy, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"vision": {}}, r"vision\.towers\[0\]\."),
+        ({"dialect": "qwen3_vl"}, "dialect 'qwen3_vl', .* needs 'region_tokens'"),
+        ({"token_ids": {}}, "token_ids.image -1"),
+        ({"num_slots": 1}, "num_slots 1,"),
+        ({"num_image_tokens": 12}, "num_image_tokens 12,"),
+        ({"layout": "bare"}, "layout 'bare'"),
+        ({"num_object_tokens": 4}, "num_object_tokens 4"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_processor_of_another_model_is_refused(copy, change, named):
+    """Its boxes would be those of other slots, or of a picture that entered otherwise."""
+    rewrite(copy / "parfocal_processor.json", **change)
+    with pytest.raises(CheckpointError, match=rf"the processor \(parf.*json\) has {named}"):
+        load(copy, device="cpu")
+
+
 @pytest.mark.parametrize("content", ["{}", '{"added_tokens": [], "model": 3}'])
 def test_a_damaged_tokenizer_is_refused(copy, content):
     (copy / "tokenizer.json").write_text(content, encoding="utf-8")
