@@ -211,9 +211,11 @@ def _refuse_remote_code(folder: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no config.json; it is not a model folder.")
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as err:
         raise CheckpointError(f"{path} is not JSON ({err}); copy the folder again.") from err
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is no mapping of fields; copy the folder again.")
     if "auto_map" in config:
         raise CheckpointError(
             f"{path} asks for code of its own (auto_map); parfocal never runs a model's code. "

@@ -137,6 +137,14 @@ def test_a_file_that_is_not_json_is_named(copy, name):
         load(copy, device="cpu")
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"x"'])
+def test_a_config_that_is_no_mapping_is_refused(copy, content):
+    (copy / "config.json").write_text(content, encoding="utf-8")
+    for door in (lambda: load(copy), lambda: check_finder(copy)):
+        with pytest.raises(CheckpointError, match=r"config\.json is no mapping"):
+            door()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
