@@ -6,6 +6,11 @@ counts positions from the left whatever the mask says, so that batches are padde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import PIL.Image
+from torch import Tensor
+
 from parfocal.dialects.base import View
 from parfocal.dialects.florence2 import bound_quads
 from parfocal.dialects.grounded import GroundedText
@@ -31,6 +36,23 @@ class Florence2Peer(GenerativePeer):
     def prompt(self, ask: Ask, view: View) -> str:
         """The task token and its input; the processor does the rest."""
         return self.dialect.render(ask.question, view)
+
+    def encode(self, images: list[PIL.Image.Image], prompts: list[str]) -> Mapping[str, Tensor]:
+        """Model inputs.
+
+        Raises:
+            ConfigError: if a question is longer than the encoder has positions.
+        """
+        inputs = super().encode(images, prompts)
+        longest = int(inputs["attention_mask"].sum(dim=1).max())
+        limit = self.model.config.text_config.max_position_embeddings
+        if longest > limit:
+            raise ConfigError(
+                f"a question and its picture take {longest} tokens, of which the picture takes "
+                f"{self.processor.num_image_tokens}; {self.name} reads at most {limit}. Shorten "
+                "the question."
+            )
+        return inputs
 
     def whole_output(self, ask: Ask, view: View, text: str) -> str:
         """What the model wrote, corners of text lines as boxes."""

@@ -495,6 +495,16 @@ def test_a_question_that_makes_no_sense_is_refused(
         peer(family).ask(street, question, boxes)
 
 
+def test_a_question_beyond_the_positions_of_florence2_is_refused(peer, street):
+    one = peer("florence2")
+    limit = one.model.config.text_config.max_position_embeddings
+    layout = "Locate the phrases in the caption: "
+    longest = limit - len(layout) - 2 - one.processor.num_image_tokens  # a byte is a token
+    one.locate(street, "a" * longest, max_new_tokens=1)
+    with pytest.raises(ConfigError, match=rf"take {limit + 1} tokens.* at most {limit}\."):
+        one.locate_batch([street] * 2, ["a" * (longest + 1), "car"], max_new_tokens=1)
+
+
 def test_a_phrase_with_marks_is_refused(peer, street):
     with pytest.raises(DialectError, match="<image>"):
         peer("florence2").locate(street, "car<image>")
