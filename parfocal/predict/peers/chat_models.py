@@ -12,7 +12,7 @@ Source: the dialects of the families for words and frames; maintainers' answers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import PIL.Image
@@ -23,6 +23,7 @@ from parfocal.dialects import get_dialect, smart_resize
 from parfocal.dialects.base import Dialect, View
 from parfocal.dialects.grounded import GroundedText
 from parfocal.errors import CheckpointError, ConfigError, DialectError
+from parfocal.hub import first_line
 from parfocal.images import image_frame
 from parfocal.predict.answer import Answer
 from parfocal.predict.peers.forms import BOX_FORMS
@@ -49,6 +50,13 @@ class ChatPeer(GenerativePeer):
                 f"{name} has no chat template, which {self.family} is asked through. Copy "
                 "chat_template.jinja (or chat_template.json) of the checkpoint into its folder."
             )
+        try:
+            self._lay_out(["What is it?"], [])
+        except Exception as err:  # a template is a program of its own, and raises what it likes
+            raise CheckpointError(
+                f"{name} has a chat template that cannot lay out a question ({first_line(err)}). "
+                "Copy chat_template.jinja (or chat_template.json) of the checkpoint again."
+            ) from err
 
     @classmethod
     def choose_dialect(cls, name: str | None) -> Dialect:
@@ -75,15 +83,19 @@ class ChatPeer(GenerativePeer):
         """The conversation in the template, up to where the answer starts."""
         question = self.dialect.render(ask.question, view)
         users = [*(asked for asked, _ in ask.history), question]
+        return self._lay_out(users, [said for _, said in ask.history])
+
+    def _lay_out(self, users: Sequence[str], said: Sequence[str]) -> str:
+        """Questions, of which all but the last have been answered, in the template."""
         messages: list[dict[str, Any]] = []
         for number, words in enumerate(users):
             content: list[dict[str, str]] = [] if number else [{"type": "image"}]
             messages.append(
                 {"role": "user", "content": [*content, {"type": "text", "text": words}]}
             )
-            if number < len(ask.history):
-                said = [{"type": "text", "text": ask.history[number][1]}]
-                messages.append({"role": "assistant", "content": said})
+            if number < len(said):
+                answer = [{"type": "text", "text": said[number]}]
+                messages.append({"role": "assistant", "content": answer})
         text: str = self.processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )

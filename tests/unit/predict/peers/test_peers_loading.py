@@ -130,6 +130,16 @@ def test_a_chat_model_without_its_template_is_refused(copy):
         parfocal.load(folder, device="cpu")
 
 
+@pytest.mark.parametrize("content", ["{% for %}", "{{ messages[0].text[7] }}", "{{ nothing() }}"])
+def test_a_damaged_template_is_refused_before_the_first_question(content, copy):
+    folder = copy("qwen3_vl")
+    (folder / "chat_template.jinja").write_text(content, encoding="utf-8")
+    with pytest.raises(
+        CheckpointError, match=r"template that cannot lay out .*chat_template\.jinja"
+    ):
+        parfocal.load(folder, device="cpu")
+
+
 def test_a_processor_that_resizes_otherwise_than_it_says_is_refused(peer, street, monkeypatch):
     """Boxes of Qwen2.5-VL are pixels of the resized picture: a wrong size is a wrong box."""
     one = peer("qwen2_5_vl")
