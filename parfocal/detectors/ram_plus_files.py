@@ -383,7 +383,7 @@ def _list_of(given: Any, beside: Path, read: Any) -> list[Any]:
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no part of a line
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "not UTF-8"
         raise DataError(f"{path} cannot be read: {reason}. Give a text file, UTF-8.") from err

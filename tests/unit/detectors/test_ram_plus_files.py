@@ -215,6 +215,14 @@ def test_thresholds_are_numbers_from_0_to_1(tmp_path: Path) -> None:
             read_thresholds(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert read_tags(path) == ["cat", "dog"]
+    path.write_text("0.5\n1\n", encoding="utf-8-sig")
+    assert read_thresholds(path) == [0.5, 1.0]
+
+
 def test_names_and_shapes_are_those_of_the_released_checkpoint() -> None:
     recorded = json.loads((FIXTURES / "checkpoint_keys.json").read_text())
     with torch.device("meta"):
