@@ -35,7 +35,7 @@ from parfocal.detectors.base import (
     no_boxes,
 )
 from parfocal.detectors.weights import device_of, digest_of
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ImageError
 
 SEPARATOR: Final = "."
 
@@ -70,13 +70,15 @@ def compose(labels: Sequence[str]) -> Sentence:
     for label in labels:
         words = " ".join(label.lower().replace(SEPARATOR, " ").split())
         if not words:
-            raise ConfigError(
-                f"Grounding DINO cannot look for {label!r}: no word is in it. Leave it out."
-            )
+            raise _no_word(label)
         text += " " if text else ""
         spans.append((len(text), len(text) + len(words)))
         text += words + SEPARATOR
     return Sentence(text, tuple(labels), tuple(spans))
+
+
+def _no_word(label: str) -> ConfigError:
+    return ConfigError(f"Grounding DINO cannot look for {label!r}: no word is in it. Leave it out.")
 
 
 class GroundingDinoDetector:
@@ -134,6 +136,7 @@ class GroundingDinoDetector:
         Raises:
             ConfigError: if a name has no words or does not fit a sentence, or the lists do not go
                 with the pictures.
+            ImageError: if a picture is so thin that nothing of it is left when it is resized.
         """
         names = labels_per_image(labels, len(images))
         least = self.threshold if threshold is None else threshold
@@ -153,7 +156,10 @@ class GroundingDinoDetector:
         """(picture, sentence) pairs whose pictures have the same size."""
         groups: dict[tuple[int, int], list[tuple[int, Sentence]]] = {}
         for row, (image, labels) in enumerate(zip(images, names, strict=True)):
-            for sentence in self._sentences(labels):
+            sentences = self._sentences(labels)
+            if sentences:
+                self._refuse_thin(image)
+            for sentence in sentences:
                 groups.setdefault(image.size, []).append((row, sentence))
         for group in groups.values():
             yield from in_parts(group, self.batch_size)
@@ -173,7 +179,29 @@ class GroundingDinoDetector:
                     f"Grounding DINO reads at most {limit} tokens; the name {label!r} alone is "
                     "longer. Shorten it."
                 )
-        return [*found, compose(waiting)] if waiting else found
+        if waiting:
+            found.append(compose(waiting))
+        for sentence in found:
+            self._refuse_erased(sentence)
+        return found
+
+    def _refuse_erased(self, sentence: Sentence) -> None:
+        """Refuse names of which the tokenizer leaves nothing, such as a blank without width."""
+        text = self.processor.tokenizer(sentence.text, return_offsets_mapping=True)
+        tokens = tokens_of(sentence, text["offset_mapping"])
+        for label, own in zip(sentence.labels, tokens, strict=True):
+            if not own:
+                raise _no_word(label)
+
+    def _refuse_thin(self, image: Image.Image) -> None:
+        """Refuse a picture whose shorter side would round to nothing."""
+        size = dict(self.processor.image_processor.size)
+        longest = size.get("longest_edge")
+        if longest and round(longest * min(image.size) / max(image.size)) < 1:
+            raise ImageError(
+                f"a picture of {image.width}x{image.height} is too thin for Grounding DINO: at "
+                f"{longest} pixels length nothing of the other side is left. Cut it into parts."
+            )
 
     def _num_tokens(self, text: str) -> int:
         return len(self.processor.tokenizer(text)["input_ids"])

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from parfocal.detectors.grounding_dino import GroundingDinoDetector, compose, tokens_of
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, ImageError
 
 PICTURE = Image.new("RGB", (100, 50))
 
@@ -123,3 +123,20 @@ def test_a_name_longer_than_a_sentence_is_refused(
     name = " ".join(["red car"] * 8)
     with pytest.raises(ConfigError, match="at most 16 tokens"):
         grounding_dino.detect(photos[:1], ["cat", name])
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\x00", "\ufffd"])
+def test_a_name_that_the_tokenizer_erases_is_refused(
+    name: str, grounding_dino: GroundingDinoDetector
+) -> None:
+    with pytest.raises(ConfigError, match="no word is in it"):
+        grounding_dino.detect([PICTURE], ["cat", name])
+    grounding_dino.detect([PICTURE], [f"cat{name}"])
+
+
+@pytest.mark.parametrize("size", [(1000, 4), (3, 900)])
+def test_a_picture_that_resizing_would_erase_is_refused(
+    size: tuple[int, int], grounding_dino: GroundingDinoDetector
+) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]}x{size[1]} is too thin"):
+        grounding_dino.detect([PICTURE, Image.new("RGB", size)], ["cat"])
