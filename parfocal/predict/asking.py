@@ -255,6 +255,19 @@ def no_boxes(model: str, dialect: str, instead: str = "") -> ConfigError:
     )
 
 
+def best(boxes: Boxes, top: int) -> Boxes:
+    """The first `top` boxes by score; in their order where they have none.
+
+    Raises:
+        ConfigError: if `top` is not a positive number.
+    """
+    if top < 1:
+        raise ConfigError(f"top is {top}; give how many boxes there may be, 1 or more.")
+    if boxes.scores is None:
+        return boxes[:top]
+    return boxes[np.argsort(-boxes.scores, kind="stable")[:top]]
+
+
 def check_lengths(**columns: Sequence[Any]) -> None:
     """Refuse a batch whose columns differ in length, or that is empty."""
     lengths = {name: len(values) for name, values in columns.items()}

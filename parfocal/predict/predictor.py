@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from parfocal.models.proposer import Regions, of_first
 from parfocal.models.text_batch import TextBatch
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
+    best,
     check_lengths,
     name_bare_boxes,
     no_boxes,
@@ -155,7 +155,7 @@ class Predictor:
         """Return up to `top` object boxes with scores, best first, in pixels of the picture.
 
         Raises:
-            ConfigError: if the model proposes none, as MG-LLaVA.
+            ConfigError: if the model proposes none, as MG-LLaVA, or `top` is below 1.
         """
         return self.propose_batch([image], top)[0]
 
@@ -259,7 +259,7 @@ class Predictor:
         with torch.inference_mode():
             regions = self.model.propose(scene.features[scene.order])
         found = [scene.region_boxes(regions, row) for row in range(len(images))]
-        return [boxes[np.argsort(-boxes.scores, kind="stable")[:top]] for boxes in found]
+        return [best(boxes, top) for boxes in found]
 
     # the one path that all verbs take
 

@@ -21,9 +21,9 @@ from parfocal.dialects.detections import read_detections
 from parfocal.dialects.grounded import GroundedText, Phrase
 from parfocal.errors import ConfigError
 from parfocal.predict.answer import Answer
-from parfocal.predict.asking import check_lengths
+from parfocal.predict.asking import best, check_lengths
 from parfocal.predict.peers.files import Checkpoint
-from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, best, no_choice
+from parfocal.predict.peers.verbs import Ask, PeerPredictor, Task, no_choice
 from parfocal.predict.protocol import Picture
 
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import PIL.Image
 
 from parfocal.boxes import Boxes
@@ -21,6 +20,7 @@ from parfocal.errors import ConfigError
 from parfocal.images import load_image
 from parfocal.predict.answer import Answer
 from parfocal.predict.asking import (
+    best,
     check_lengths,
     name_bare_boxes,
     no_objects,
@@ -275,10 +275,3 @@ def no_choice(why: str) -> ConfigError:
         f"{why}. Leave dialect out: it is for checkpoints of chat models, such as Qwen-VL and "
         "InternVL, that were taught to write boxes in another way than their family."
     )
-
-
-def best(boxes: Boxes, top: int) -> Boxes:
-    """The first `top` boxes by score; in their order where they have none."""
-    if boxes.scores is None:
-        return boxes[:top]
-    return boxes[np.argsort(-boxes.scores, kind="stable")[:top]]

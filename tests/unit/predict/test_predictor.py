@@ -690,3 +690,9 @@ def test_many_regions_are_described_in_numbers(wordy, picture):
     boxes = [[index, index, 40, 50] for index in range(8)]
     answers = wordy["coordinates"].describe(picture, boxes, **SHORT)
     assert [answer.regions.to_json()[0] for answer in answers] == boxes
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_proposals_are_counted_from_one(tiny_predictor, pictures, top):
+    with pytest.raises(ConfigError, match=f"top is {top};"):
+        tiny_predictor.propose(pictures[0], top=top)

@@ -609,3 +609,10 @@ def test_owlv2_proposes_by_objectness(peer, street):
     assert list(boxes.scores) == sorted(boxes.scores, reverse=True)
     np.testing.assert_array_equal(fewer.xyxy, boxes.xyxy[:2])
     assert np.all(boxes.xyxy <= [150, 90, 150, 90])
+
+
+@pytest.mark.parametrize("family", ["owlv2", "florence2"])
+@pytest.mark.parametrize("top", [0, -1])
+def test_proposals_are_counted_from_one(family, top, peer, street):
+    with pytest.raises(ConfigError, match=f"top is {top};"):
+        peer(family).propose(street, top=top)
