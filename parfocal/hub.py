@@ -37,6 +37,18 @@ def bundled_folder(name: str) -> Path | None:
     return Path(str(resources.files("parfocal"))) / "weights" / name
 
 
+def local_path(name: str | Path) -> Path:
+    """A path with `~` read as a shell does: as it stands where there is no such user.
+
+    >>> str(local_path("~nosuchuser/model"))
+    '~nosuchuser/model'
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def refuse_gaps(source: str | Path, report: Mapping[str, Any], spare: bool = False) -> None:
     """Refuse weights that do not fit: one that is missing would stay random, and nobody would see.
 

@@ -22,6 +22,7 @@ from parfocal.hub import (
     first_line,
     is_hub_id,
     load_errors,
+    local_path,
     refuse_gaps,
     require_safetensors,
 )
@@ -93,7 +94,7 @@ def load_tagger(
         >>> load_tagger("coco80").tags[:2]
         ('person', 'bicycle')
     """
-    name, path = str(model), Path(model).expanduser()
+    name, path = str(model), local_path(model)
     if settings and (name in FIXED_LISTS or path.suffix == ".txt"):
         raise ConfigError(
             f"{name} is a fixed list of names, which has no settings; got {', '.join(settings)}. "
@@ -233,7 +234,7 @@ def _source(model: str, hub_ids: dict[str, str], table: dict[str, str]) -> str:
                 f"{model!r} means {hub_ids[model]}, which is not in the local Hugging Face cache."
             )
         return str(cached)
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     if folder.is_dir():
         return str(folder)
     if is_hub_id(model):

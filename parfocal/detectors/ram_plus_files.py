@@ -24,6 +24,7 @@ from torch import Tensor
 from parfocal.detectors.ram_plus import RamPlus, RamPlusConfig, RamPlusTagger
 from parfocal.detectors.weights import resolve_device
 from parfocal.errors import CheckpointError, DataError
+from parfocal.hub import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def load_ram_plus(
     Example:
         >>> tagger = load_ram_plus("ram_plus_swin_large_14m.pth")  # doctest: +SKIP
     """
-    weights_path = _weights_path(Path(source).expanduser())
+    weights_path = _weights_path(local_path(source))
     folder = weights_path.parent
     names = _list_of(tags, folder / TAG_FILE, read_tags)
     numbers = _list_of(thresholds, folder / THRESHOLD_FILE, read_thresholds)
@@ -370,7 +371,7 @@ def _read_config(path: Path) -> RamPlusConfig:
 def _list_of(given: Any, beside: Path, read: Any) -> list[Any]:
     if isinstance(given, Iterable) and not isinstance(given, str):
         return list(given)
-    path = beside if given is None else Path(given).expanduser()
+    path = beside if given is None else local_path(given)
     if given is None and not path.is_file():
         raise CheckpointError(
             f"there is no {beside.name} beside the weights in {beside.parent}. It is not part of "

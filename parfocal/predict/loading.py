@@ -19,6 +19,7 @@ from parfocal.hub import (
     first_line,
     is_hub_id,
     load_errors,
+    local_path,
     refuse_gaps,
 )
 from parfocal.models.building import refuse_mismatch
@@ -105,7 +106,7 @@ def model_folder(model: str | Path) -> Path:
     bundled = bundled_folder(str(model))
     if bundled is not None:
         return bundled
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     if model == "" or not folder.is_dir():  # Path("") is the folder one is in
         if not is_hub_id(str(model)):
             raise CheckpointError(

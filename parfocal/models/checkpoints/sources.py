@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from parfocal.errors import CheckpointError
-from parfocal.hub import bundled_folder, cached_folder
+from parfocal.hub import bundled_folder, cached_folder, local_path
 from parfocal.models.checkpoints.restricted_pickle import read_state_dict
 
 # what a folder's weights are called, the first that is there wins
@@ -106,7 +106,7 @@ def local_folder(name: str | Path) -> Path:
     Raises:
         CheckpointError: if there is neither. Nothing is downloaded.
     """
-    path = bundled_folder(str(name)) or Path(name).expanduser()
+    path = bundled_folder(str(name)) or local_path(name)
     if name != "" and path.exists():  # Path("") is the folder one is in
         return path
     cached = cached_folder(str(name))

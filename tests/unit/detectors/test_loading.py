@@ -26,7 +26,7 @@ from parfocal.detectors.owlv2 import Owlv2Detector
 from parfocal.detectors.pipeline import MG_LLAVA, RegionSettings
 from parfocal.detectors.ram_plus import RamPlusTagger
 from parfocal.detectors.ram_plus_files import save_ram_plus
-from parfocal.errors import CheckpointError, ConfigError
+from parfocal.errors import CheckpointError, ConfigError, DataError
 
 LOADING = "parfocal.detectors.loading"
 
@@ -95,6 +95,8 @@ def test_an_unknown_tagger_is_told_all_names_and_files() -> None:
         load_tagger("nothing")
     with pytest.raises(CheckpointError, match=r"owlv2, grounding_dino\.$"):
         load_detector("nothing")
+    with pytest.raises(DataError, match=r"~nosuchuser/names\.txt cannot be read"):
+        load_tagger("~nosuchuser/names.txt")
 
 
 def test_a_finder_is_a_tagger_and_a_detector(
@@ -126,7 +128,7 @@ def test_a_detector_is_no_tagger(owlv2: Owlv2Detector, saved: Any) -> None:
         load_tagger(saved(owlv2))
 
 
-@pytest.mark.parametrize("name", ["nothing/at/all", "./missing", "owl v2"])
+@pytest.mark.parametrize("name", ["nothing/at/all", "./missing", "owl v2", "~nosuchuser/x"])
 def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="owlv2, grounding_dino"):
         load_detector(name)

@@ -93,6 +93,11 @@ def test_an_unknown_name_says_what_there_is():
         load("maxi")
 
 
+def test_the_folder_of_a_user_who_is_not_there_is_no_folder():
+    with pytest.raises(CheckpointError, match=r"no model '~nosuchuser/x'"):
+        load("~nosuchuser/x")
+
+
 def test_the_bundled_name_is_a_folder_of_the_package():
     assert (model_folder("mini") / "README.md").is_file()
 
