@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -204,8 +207,17 @@ def one_answer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of Transformers' `generate` with one answer a question, whatever is saved.
 
     Raises:
-        ConfigError: if they ask for several.
+        ConfigError: if they ask for several, or for one without tokens, or one is not known.
     """
+    known = _known_options()
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "See Predictor.ask for them."
+            raise ConfigError(f"generation has no option {name!r}. {hint}")
+    tokens = options.get("max_new_tokens")
+    if tokens is not None and tokens < 1:
+        raise ConfigError(f"max_new_tokens is {tokens}; an answer needs 1 or more.")
     count = options.get("num_return_sequences")
     if count not in (None, 1):
         raise ConfigError(
@@ -213,6 +225,17 @@ def one_answer(options: Mapping[str, Any]) -> dict[str, Any]:
             "times, with do_sample=True and another seed each time."
         )
     return {**options, "num_return_sequences": 1}
+
+
+@cache
+def _known_options() -> frozenset[str]:
+    """The settings of Transformers' `generate` and its arguments, but for those we give it."""
+    from transformers import GenerationConfig, GenerationMixin
+
+    arguments = set(inspect.signature(GenerationMixin.generate).parameters)
+    arguments -= {"self", "kwargs", "inputs", "logits_processor", "custom_generate"}
+    unnamed = {"past_key_values", "tokenizer", "assistant_tokenizer"}  # among its `kwargs`
+    return frozenset({*vars(GenerationConfig()), *arguments, *unnamed, "seed"})
 
 
 def no_video(model: str) -> ConfigError:

@@ -696,3 +696,17 @@ def test_many_regions_are_described_in_numbers(wordy, picture):
 def test_proposals_are_counted_from_one(tiny_predictor, pictures, top):
     with pytest.raises(ConfigError, match=f"top is {top};"):
         tiny_predictor.propose(pictures[0], top=top)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; an answer needs 1 or more"),
+        ({"max_new_token": 4}, "no option 'max_new_token'. Did you mean 'max_new_tokens'"),
+        ({"foo": 1}, "no option 'foo'"),
+    ],
+    ids=["no tokens", "misspelt", "unknown"],
+)
+def test_options_that_generation_has_not_are_refused(tiny_predictor, picture, options, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_predictor.ask(picture, "What?", **options)
