@@ -571,11 +571,12 @@ RECIPE = RecipeEntry(lambda budget: Recipe("own", "tiny", (stage,)))
 
 
 def test_a_dry_run_tells_what_cannot_be_divided(run, tmp_path) -> None:
-    done = run("train", "mini", "--dry-run", "--accelerate", "fsdp", "--json")
+    words = ["train", "mini", "--stage", "perception", "--dry-run", "--accelerate"]
+    done = run(*words, "fsdp", "--json")
     assert done.code == 1
     problems = json.loads(done.out)["problems"]
     assert [item for item in problems if "'perception' cannot train with FSDP" in item]
-    done = run("train", "mini", "--dry-run", "--accelerate", "nosuch")
+    done = run(*words, "nosuch")
     assert "there is no file 'nosuch' to configure Accelerate" in " ".join(done.out.split())
 
 
