@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -328,31 +329,37 @@ def test_pictures_that_nothing_shows_are_refused(processor, toy_talk):
         AnswerCollator(processor)([twice])
 
 
-def test_a_picture_that_is_cut_off_is_left_out(train, files, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
-    shutil.copytree(files, tmp_path / "broken")
-    picture = tmp_path / "broken" / "pictures" / "3.png"
+def cut_off(folder) -> None:
+    """End a picture early."""
+    picture = folder / "pictures" / "3.png"
     picture.write_bytes(picture.read_bytes()[:200])
-    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "broken"))
-    with pytest.raises(DataError, match=r"sample .*3\.png"):
-        train("stopped", stage)
-    skips = dataclasses.replace(stage.mixture, skip_bad=1)
-    train("left out", dataclasses.replace(stage, mixture=skips))
-    assert "left out, number 1 of this process: sample" in caplog.text
 
 
-def test_words_that_cannot_be_written_are_left_out(train, files, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
-    shutil.copytree(files, tmp_path / "marked")
+def marked(folder) -> None:
+    """Add a row whose words the dialect would read as markup."""
     turns = (Turn("user", GroundedText.of("one")), Turn("assistant", GroundedText.of("<p>one")))
-    rows = [*read_jsonl(files / "toy.jsonl"), Sample("words:marked", (), turns)]
-    write_jsonl(rows, tmp_path / "marked" / "toy.jsonl")
-    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "marked"))
-    with pytest.raises(DataError, match=r"sample 'words:marked', turn 0: words hold '<p>'"):
+    rows = [*read_jsonl(folder / "toy.jsonl"), Sample("words:marked", (), turns)]
+    write_jsonl(rows, folder / "toy.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, r"sample .*3\.png"),
+        (marked, r"sample 'words:marked', turn 0: words hold '<p>'"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out(
+    train, files, tmp_path, caplog, monkeypatch, damage, message
+):
+    monkeypatch.setattr(logging.getLogger("parfocal"), "propagate", True)  # the CLI turns it off
+    damage(shutil.copytree(files, tmp_path / "damaged"))
+    stage = dataclasses.replace(TALK, mixture=TALK.mixture.under(tmp_path / "damaged"))
+    with pytest.raises(DataError, match=message):
         train("stopped", stage)
     skips = dataclasses.replace(stage.mixture, skip_bad=1)
     train("left out", dataclasses.replace(stage, mixture=skips))
-    assert "left out, number 1 of this process: sample 'words:marked'" in caplog.text
+    assert re.search(f"left out, number 1 of this process: {message}", caplog.text)
 
 
 def test_samples_without_questions_are_refused(processor, toy_samples):
