@@ -167,6 +167,7 @@ def test_two_processes_share_the_steps_of_muon(tmp_path):
             assert (got is None) if expected is None else torch.equal(got, expected)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_the_best_checkpoint(prepared):
     scored = dataclasses.replace(
         TALK, samples=16, eval_every=2, eval_samples=4, eval_mixture=TALK.mixture,
@@ -178,6 +179,7 @@ def test_two_processes_agree_on_the_best_checkpoint(prepared):
     assert best(out / "talk").name in ("checkpoint-2", "checkpoint-4")
 
 
+@pytest.mark.slow
 def test_two_processes_read_what_both_have_seen(prepared, tmp_path):
     viewed = Mixture((MixtureSource("toy", "toy.jsonl", views=("conversation",)),))
     stage = dataclasses.replace(TALK, samples=32, mixture=viewed)
