@@ -142,17 +142,7 @@ def run_ablation(
     settings = read_settings(assignments)
     chosen = (word for item in assignments for word in ("--set", item))
     command = shlex.join(["parfocal", "train", "ablate", *chosen, "--out", str(out)])
-    begun = out.exists() and any(out.iterdir())
-    if resume and not begun:
-        raise ConfigError(
-            f"{out} holds no ablation to go on with. Check --out, or leave --resume out to start "
-            "one."
-        )
-    if begun and not resume:
-        raise ConfigError(
-            f"{out} is not empty; add --resume to go on with the ablation there, or choose "
-            "another folder."
-        )
+    _check_folder(out, resume)
     out = out.resolve()  # it is part of the arms' recipes, and may be spelt otherwise next time
     runtime, beside = runtime or Runtime.of(out), 1
     make_folder(out)
@@ -179,6 +169,21 @@ def run_ablation(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return out / "ablation.md"
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse to go on with nothing, and to begin where something is."""
+    begun = out.exists() and any(out.iterdir())
+    if resume and not begun:
+        raise ConfigError(
+            f"{out} holds no ablation to go on with. Check --out, or leave --resume out to start "
+            "one."
+        )
+    if begun and not resume:
+        raise ConfigError(
+            f"{out} is not empty; add --resume to go on with the ablation there, or choose "
+            "another folder."
+        )
 
 
 @contextmanager

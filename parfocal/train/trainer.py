@@ -345,11 +345,17 @@ def run_stage(
         load_whole(objective, str(checkpoint / "model.safetensors"))  # only its end was missing
     else:
         trainer.go_on(checkpoint)
-    chosen = best(out) if stage.best else None
+    if stage.best:
+        _take_best(objective, stage, out)
+    return trainer.model_weights()
+
+
+def _take_best(objective: nn.Module, stage: Stage, out: Path) -> None:
+    """Go back to the checkpoint that scored best, if one was scored."""
+    chosen = best(out)
     if chosen is not None:
         logger.info("stage %s: the best checkpoint is %s", stage.name, chosen.name)
         load_whole(objective, str(chosen / "model.safetensors"))
-    return trainer.model_weights()
 
 
 def _choose_what_trains(objective: nn.Module, context: StageContext) -> None:

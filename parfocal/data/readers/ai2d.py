@@ -59,8 +59,8 @@ class Ai2dReader(Reader):
             raise ConfigError(
                 f"split is {self.split!r}; AI2D has 'train' and 'test', and '' is all of it."
             )
-        self._test = self._read_test_ids() if self.split in ("train", "test") else frozenset()
-        if self.test_ids is not None and self.split not in ("train", "test"):
+        self._test = self._read_test_ids() if self.split else frozenset()
+        if self.test_ids is not None and not self.split:
             raise ConfigError(
                 f"split is {self.split!r} and test_ids is given; say which part of AI2D is wanted: "
                 "split='train' or split='test'."

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from parfocal.boxes import Boxes, iou
+from parfocal.data.readers import base
 from parfocal.data.sample import Sample
 from parfocal.data.views.base import leave_out
 from parfocal.data.views.names import Words, clean, names_of, says_nothing, words_of
@@ -20,7 +21,7 @@ SAME_IOU = 0.5
 # Keys of `Sample.meta`, each a list of names, as the readers of LVIS and of scenes write them.
 NEGATIVES = "neg_categories"  # verified: none of these is in the picture
 # there, but not every one of them has a box
-INEXHAUSTIVE = ("not_exhaustive_categories", "hidden")
+INEXHAUSTIVE = (base.INEXHAUSTIVE, "hidden")
 
 
 @dataclass(frozen=True)
