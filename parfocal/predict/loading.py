@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def model_folder(model: str | Path) -> Path:
     if bundled is not None:
         return bundled
     folder = local_path(model)
-    if model == "" or not folder.is_dir():  # Path("") is the folder one is in
+    # Path("") is the folder one is in; where a name is too long for a file, `is_dir` raises
+    if model == "" or not os.path.isdir(folder):
         if not is_hub_id(str(model)):
             raise CheckpointError(
                 f"there is no model {str(model)!r}: it is neither bundled ({', '.join(BUNDLED)}) "

@@ -7,6 +7,7 @@ counted by reason in `skipped`, never lost without a word.
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -71,7 +72,11 @@ class Reader(ABC):
     def __iter__(self) -> Iterator[Sample]:
         """The Samples, in the order of the files."""
         self.skipped.clear()
-        yield from self.samples()
+        for sample in self.samples():
+            if _is_unicode(sample):
+                yield sample
+            else:
+                self.skip("words with half a character")
         for reason, count in sorted(self.skipped.items()):
             logger.info("%s: %d left out, %s", self.source, count, reason)
 
@@ -143,6 +148,21 @@ class Reader(ABC):
         boxes, kept = upright_boxes(rows_xyxy, placed)
         self.skip("boxes without area inside their picture", len(rows_xyxy) - len(kept))
         return boxes, kept
+
+
+def _is_unicode(sample: Sample) -> bool:
+    """False where a word holds half a pair of surrogates, as of an emoji that somebody cut in two.
+
+    No file takes that, and no tokenizer.
+    """
+    words = [turn.text.plain for turn in sample.turns]
+    try:
+        json.dumps(
+            [sample.id, words, sample.regions.labels, sample.meta], ensure_ascii=False
+        ).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def upright_boxes(rows_xyxy: Sequence[Sequence[float]], placed: Placed) -> tuple[Boxes, list[int]]:

@@ -96,6 +96,8 @@ def test_an_unknown_name_says_what_there_is():
 def test_the_folder_of_a_user_who_is_not_there_is_no_folder():
     with pytest.raises(CheckpointError, match=r"no model '~nosuchuser/x'"):
         load("~nosuchuser/x")
+    with pytest.raises(CheckpointError, match="no model 'xxx"):
+        load("x" * 300)  # longer than a file's name can be
 
 
 def test_the_bundled_name_is_a_folder_of_the_package():

@@ -100,3 +100,13 @@ def test_the_dataset_need_not_be_named(tmp_path):
     (sample,) = RefCocoJsonlReader([tmp_path / "a.jsonl"])
     assert sample.id == "refcoco_jsonl:1"
     assert sample.meta == {"image_key": "coco:9"}
+
+
+@pytest.mark.parametrize("field", ["expression", "dataset_name"])
+def test_rows_with_half_an_emoji_are_left_out(tmp_path, field):
+    rows = [{**ROW, field: f"a cat {half}"} for half in ("\U0001f600", "\ud83d", "\ude00")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reader = RefCocoJsonlReader([tmp_path / "a.jsonl"])
+    (sample,) = reader
+    assert sample.id.endswith(":1") and "\U0001f600" in f"{sample.to_json()}"
+    assert reader.skipped == {"words with half a character": 2}
