@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from parfocal.train.record import run_record
 
 SCHEMA = "parfocal.ablation/1"
 
-Entries = Sequence[Mapping[str, Any]]  # one a seed: scores, parameters, trained, ..._seconds
+Entries = Sequence[Mapping[str, Any]]  # one a seed: scores, code, parameters, ...
 
 
 def write_report(
@@ -61,6 +62,7 @@ def build_report(
         "runs": sum(len(scored[arm.name]) for arm in distinct),
         "whole_runs": sum(len(_whole(scored[arm.name])) for arm in distinct),
         "made_with": run_record({}),
+        "code_of_runs": _code([row for arm in distinct for row in scored[arm.name]]),
         "metrics": dict(METRICS),
         "comparisons": found,
     }
@@ -89,6 +91,18 @@ def _comparison(item: Comparison, scored: Mapping[str, Entries]) -> dict[str, An
             for arm, rows in scored.items()
         },
     }
+
+
+def _code(rows: Entries) -> dict[str, int]:
+    """On which commit how many runs began, most of them first."""
+    return dict(Counter(_state(row["code"]) for row in rows).most_common())
+
+
+def _state(code: Mapping[str, Any] | None) -> str:
+    """A commit, and whether files were other than in it."""
+    if code is None:
+        return "unknown"
+    return f"{code['commit'][:12]}{' (changed)' if code['changed'] else ''}"
 
 
 def _hours(scored: Sequence[Entries]) -> float:
@@ -139,8 +153,7 @@ def _made(report: Mapping[str, Any]) -> list[str]:
     """Say how the numbers came about."""
     made, budget = report["made_with"], report["budget"]
     versions = ", ".join(f"{name} {value}" for name, value in made["libraries"].items() if value)
-    code = made["code"]
-    state = "-" if code is None else code["commit"] + (", changed" if code["changed"] else "")
+    code = ", ".join(f"{state}: {count}" for state, count in report["code_of_runs"].items())
     arms = [arm for item in report["comparisons"].values() for arm in item["arms"].values()]
     seeds = sorted({seed for arm in arms for seed in arm["seeds"]})
     fewest, most = budget["num_objects"]
@@ -154,7 +167,8 @@ def _made(report: Mapping[str, Any]) -> list[str]:
         f"- seeds: {', '.join(map(str, seeds)) or '-'}; mean +- sd over them (n - 1)",
         f"- hours, training and scoring, without the shared runs: {report['hours']}, of the "
         f"{report['whole_runs']} of {report['runs']} runs that nothing stopped; minutes are theirs",
-        f"- code that wrote this: {state}; each run's is in its run.json",
+        f"- commits that runs began on, and how many: {code or '-'}; it was written by "
+        f"{_state(made['code'])}",
         f"- Python {made['python']}, {versions}; {made['platform']}",
     ]
 

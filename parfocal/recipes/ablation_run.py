@@ -49,7 +49,7 @@ from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.processes import default_processes
 from parfocal.train.recipe import Recipe
 from parfocal.train.record import recipe_changes
-from parfocal.train.run import SAVED, finished, start_run
+from parfocal.train.run import RECORD, SAVED, finished, start_run
 from parfocal.train.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -208,14 +208,21 @@ def _threads(beside: int) -> Iterator[None]:
 
 
 def found(settings: Settings, out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read what is scored so far: name of an arm -> one entry a seed."""
+    """Read what is scored so far: name of an arm -> one entry a seed, with the code it ran on."""
     scored = {}
     for arm in settings.arms:
-        files = [arm_folder(out, arm, seed) / SCORES for seed in range(settings.seeds)]
+        folders = [arm_folder(out, arm, seed) for seed in range(settings.seeds)]
         scored[arm.name] = [
-            json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()
+            _read(folder / SCORES) | {"code": _read(folder / RECORD)["code"]}
+            for folder in folders
+            if (folder / SCORES).exists()
         ]
     return scored
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def _train(

@@ -226,6 +226,7 @@ def _entry(seed: int, rec: float) -> dict[str, object]:
     return {
         "seed": seed, "scores": {**scores, "rec": rec}, "parameters": 4_000_000,
         "trained": 3_000_000, "train_seconds": 180.0, "score_seconds": 180.0,
+        "code": {"commit": f"{seed}abcdef0123456789", "changed": seed == 1},
     }  # fmt: skip
 
 
@@ -246,6 +247,8 @@ def test_the_table_stands_beside_the_papers():
     assert "Groma, Table 8" in text
     assert "proposer: mini; kinds of objects in scenes: 24, 2 to 6 objects" in text
     assert "`the command`" in text
+    assert report["code_of_runs"] == {"0abcdef01234": 2, "1abcdef01234 (changed)": 2}
+    assert "and how many: 0abcdef01234: 2, 1abcdef01234 (changed): 2; it was written by" in text
 
 
 def test_minutes_are_those_of_runs_that_nothing_stopped():
