@@ -54,8 +54,8 @@ def detection() -> Stage:
         mixture=Mixture(sources), epochs=12, augment="groma_detection", eval_samples=0,
         optim=Optim(
             # weight decay on everything; a tenth of the rate where attention learns where to look
-            lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4, decay_all=True, warmup_steps=100,
-            final_lr_ratio=0.0, max_grad_norm=1.0,
+            lr=2e-4, betas=(0.9, 0.999), weight_decay=1e-4, decay_all=True,
+            warmup_steps=100, warmup_ratio=0.0, final_lr_ratio=0.0, max_grad_norm=1.0,
             lr_factors={"attention.offsets": 0.1, "cross_attention.offsets": 0.1},
         ),
     )  # fmt: skip

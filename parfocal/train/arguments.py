@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from parfocal.errors import ConfigError
 from parfocal.train.context import StageContext
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import world_size
+
+logger = logging.getLogger(__name__)
+
+MAX_SAVE_STEPS = 1000
+"""Steps after which a checkpoint is written at the latest, unless a stage says how often."""
 
 
 def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]:
@@ -30,9 +36,10 @@ def divide(stage: Stage, world: int, micro_batch: int | None) -> tuple[int, int]
     """
     micro = micro_batch or stage.batch_size // world
     if not micro or stage.batch_size % (world * micro):
+        times = f" times {micro} Samples at a time" if micro_batch else ""
         raise ConfigError(
-            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of "
-            f"{world} processes" + (f" times {micro} Samples at a time." if micro_batch else ".")
+            f"stage {stage.name!r}: batch size {stage.batch_size} is not a multiple of {world} "
+            f"processes{times}. Change batch_size, --processes or --micro-batch."
         )
     return micro, stage.batch_size // (world * micro)
 
@@ -49,6 +56,12 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
         ConfigError: as `divide` does.
     """
     recipe, stage, world = context.recipe, context.stage, world_size()
+    warm = stage.optim.warmup(stage.steps)
+    if warm >= stage.steps:
+        logger.warning(
+            "stage %s: %d of its %d steps are warm-up, so the rate is never far above 0; lower "
+            "optim.warmup_steps", stage.name, warm, stage.steps,
+        )  # fmt: skip
     micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -68,7 +81,7 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
         dataloader_drop_last=True,
         ignore_data_skip=endless,  # they say themselves where they stand
         remove_unused_columns=False,
-        save_steps=max(1, stage.steps // 10),
+        save_steps=stage.save_every or max(1, min(stage.steps // 10, MAX_SAVE_STEPS)),
         logging_steps=max(1, min(50, stage.steps // 20)),
         logging_nan_inf_filter=False,
         log_level="warning",

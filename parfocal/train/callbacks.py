@@ -24,7 +24,6 @@ from rich.progress import (
 from transformers import TrainerCallback
 
 from parfocal.data.outputs import atomic_file
-from parfocal.errors import ConfigError
 from parfocal.train.recipe import Stage
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Validation(TrainerCallback):
             scores = self.score()
             logger.info("stage %s, step %d: %s", self.stage.name, state.global_step, scores)
             JsonLog(self.out / "metrics.jsonl").write(state.global_step, scores)
-            found = [_named(scores, self.stage) if self.stage.best else None]
+            found = [scores[self.stage.best] if self.stage.best else None]
         if torch.distributed.is_initialized():
             # All have to know: the Trainer's processes wait for each other where there is a best.
             torch.distributed.broadcast_object_list(found)
@@ -59,16 +58,6 @@ class Validation(TrainerCallback):
         if score is not None and (state.best_metric is None or score > state.best_metric):
             state.best_metric, state.best_global_step = score, state.global_step
         control.should_save = True
-
-
-def _named(scores: Mapping[str, float], stage: Stage) -> float:
-    """The score that `stage.best` names."""
-    if stage.best not in scores:
-        raise ConfigError(
-            f"stage {stage.name!r} keeps the best by {stage.best!r}, which is not among its scores "
-            f"{sorted(scores)}."
-        )
-    return scores[stage.best]
 
 
 class JsonLog(TrainerCallback):

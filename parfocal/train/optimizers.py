@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from parfocal.errors import ConfigError
-from parfocal.train.recipe import Optim, Stage, is_part
+from parfocal.train.optim import Optim, is_part
+from parfocal.train.recipe import Stage
 from parfocal.train.runtime import process_rank, world_size
 
 _ADAMW = "[] for AdamW alone"

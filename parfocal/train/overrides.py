@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import copy
 import dataclasses
 import difflib
 import json
@@ -13,22 +14,32 @@ from parfocal.errors import ConfigError
 from parfocal.train.recipe import Recipe
 from parfocal.train.typed import build, of_type
 
+_FORMS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: 'words in quotes, such as "text"',
+    tuple: 'a list, such as [64, 80] or ["text"]',
+}
+
 
 def override(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
     """Apply `path=value` assignments such as `stages.perception.optim.lr=1e-3`.
 
     Stages and sources are named by their name or number, weights by the part of the model. Values
-    are typed by the field they replace; `none` unsets one that may be unset.
+    are typed by the field they replace; `none` unsets one that may be unset. Whether they go with
+    each other is looked at when all are applied, so their order is of no matter.
 
     Raises:
-        ConfigError: for an unknown path (listing its siblings) or a value of the wrong type.
+        ConfigError: for an unknown path (listing its siblings), a value of the wrong type, or a
+            recipe that cannot be.
     """
     for assignment in assignments:
         path, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"override {assignment!r} is not of the form path=value.")
         recipe = _assign(recipe, path.strip().split("."), value.strip(), path)
-    return recipe
+    return Recipe.from_json(recipe.to_json())
 
 
 def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
@@ -65,7 +76,9 @@ def _assign(owner: Any, path: list[str], value: str, whole: str) -> Any:
         new: Any = {**current, ".".join(rest): entry}
     else:
         new = _assign(current, rest, value, whole) if rest else _typed(owner, head, value, whole)
-    return dataclasses.replace(owner, **{head: new})  # type: ignore[type-var]
+    changed = copy.copy(owner)  # not `replace`, which would look at it before all is applied
+    object.__setattr__(changed, head, new)
+    return changed
 
 
 def _entry_kind(owner: Any, name: str) -> Any:
@@ -119,5 +132,6 @@ def _of_type(kind: type, parsed: Any, value: str, whole: str) -> Any:
     try:
         return of_type(kind, parsed)
     except ConfigError as err:
-        message = f"override {whole!r}: {value!r} is not of type {kind.__name__}."
-        raise ConfigError(message) from err
+        raise ConfigError(
+            f"override {whole!r}: {value!r} is not of type {kind.__name__}. Write {_FORMS[kind]}."
+        ) from err

@@ -210,14 +210,16 @@ class _Planner:
         recipe, found, model = self.recipe, self.found, meta_model(self.config)
         objective = prepare(model, stage, found)
         opened = open_data(recipe, stage, self.runtime, found)
+        samples = stage.samples
         if opened is not None:
+            samples = samples or round(stage.epochs * opened.samples())
             stage = counted(stage, opened)
         division = check_machine(stage, objective, self.runtime, bool(self.divided), found)
         row = measure(recipe, stage, model, self.processor, opened, found)
         parts = self._parts(model, stage, row)
         flops, memory = None, None
-        if row is not None and stage.samples:
-            flops = stage.samples * sum(part.flops or 0 for part in parts)
+        if row is not None and samples:
+            flops = samples * sum(part.flops or 0 for part in parts)
         if row is not None and division is not None:
             micro = division[0]
             memory = process_memory(model, stage, row, micro, self.processes, recipe.bf16)
@@ -229,13 +231,13 @@ class _Planner:
             trained=trained,
             frozen=frozen,
             parts=parts,
-            samples=stage.samples or None,
+            samples=samples or None,
             steps=stage.steps if stage.samples else None,
             batch_size=stage.batch_size,
             micro_batch=division and division[0],
             accumulation=division and division[1],
             row=row,
-            tokens=round(stage.samples * row.tokens) if row and stage.samples else None,
+            tokens=round(samples * row.tokens) if row and samples else None,
             flops=flops,
             memory=memory,
             hours=flops and flops / (self.processes * self.tflops * 1e12) / 3600,

@@ -7,132 +7,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from parfocal.data.mixture import Mixture
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.compose import SceneStyle
-from parfocal.errors import ConfigError
+from parfocal.train.optim import Lora, Optim, require
 from parfocal.train.typed import build
 
 Objective = Literal["detection", "language"]
 Augment = Literal["none", "groma_detection"]
 LossMean = Literal["process", "step"]
-Quantize = Literal["none", "nf4"]
 
 OF_MIXTURES = ("group_by_length", "max_length", "augment", "offer_ground_boxes", "eval_mixture")
 """Settings of a stage that seeded scenes know nothing of."""
 
+OF_OBJECTIVES: Mapping[Objective, tuple[str, ...]] = {
+    "detection": ("augment",),
+    "language": (
+        "max_length", "row_length", "first_row", "offer_ground_boxes", "gradient_checkpointing",
+        "region_loss_weight",
+    ),
+}  # fmt: skip
+"""Settings of a stage that other objectives know nothing of."""
+
+SCORES: Mapping[Objective, tuple[str, ...]] = {
+    "detection": ("proposal_recall_50", "proposal_recall_75"),
+    "language": ("pointing_50",),
+}
+"""What a stage can be scored by, from `parfocal.train.validate`."""
+
 RESERVED = frozenset({"start", "model", "eval"})  # folders of a run that are no stage's
-
-
-def is_part(name: str, part: str) -> bool:
-    """Whether a parameter's name has these words, between dots, in it.
-
-    >>> is_part("model.text.lm_head.weight", "text.lm_head"), is_part("context.weight", "text")
-    (True, False)
-    """
-    return f".{part}." in f".{name}."
-
-
-@dataclass(frozen=True)
-class Optim:
-    """AdamW, or Muon in parts, with linear warm-up and a cosine to `final_lr_ratio` of the peak.
-
-    Attributes:
-        lr: peak learning rate.
-        betas: decay of the two moments.
-        weight_decay: on matrices; on all parameters with `decay_all`.
-        decay_all: decay biases, norms and other vectors as well.
-        warmup_steps: steps of linear warm-up.
-        warmup_ratio: the same as a share of the stage's steps, rounded up, where `warmup_steps`
-            is 0.
-        final_lr_ratio: last learning rate, as a fraction of the peak.
-        max_grad_norm: gradients are clipped to this norm; 0 leaves them.
-        lr_factors: parts of parameter names, whole words between dots -> what the learning rate is
-            multiplied by there, such as {"vision": 0.1} or {"text.lm_head": 0.5}; the factors of
-            all parts that fit are multiplied.
-        muon: parts of parameter names, whole words between dots, such as "text.model.layers", whose
-            matrices and kernels are trained by Muon (momentum 0.95) in place of AdamW; `betas` are
-            AdamW's.
-    """
-
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.02
-    decay_all: bool = False
-    warmup_steps: int = 80
-    warmup_ratio: float = 0.0
-    final_lr_ratio: float = 0.01
-    max_grad_norm: float = 5.0
-    lr_factors: Mapping[str, float] = field(default_factory=dict)
-    muon: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _require(self.lr > 0, f"lr is {self.lr}, must be above 0.")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm"):
-            value = getattr(self, name)
-            _require(value >= 0, f"{name} is {value}, must be 0 or more.")
-        _require(
-            all(0 <= beta < 1 for beta in self.betas),
-            f"betas are {self.betas}, must be from 0 to below 1.",
-        )
-        for part, factor in self.lr_factors.items():
-            _require(factor >= 0, f"lr_factors[{part!r}] is {factor}, must be 0 or more.")
-        _require(
-            not (self.warmup_steps and self.warmup_ratio) and 0 <= self.warmup_ratio < 1,
-            f"warmup_steps is {self.warmup_steps} and warmup_ratio {self.warmup_ratio}: give one "
-            "of them, the ratio from 0 to below 1.",
-        )
-
-    def warmup(self, steps: int) -> int:
-        """Number of warm-up steps of a stage of so many steps."""
-        return self.warmup_steps or math.ceil(self.warmup_ratio * steps)
-
-    def factor(self, name: str) -> float:
-        """What the learning rate of a parameter of this name is multiplied by."""
-        return math.prod(factor for part, factor in self.lr_factors.items() if is_part(name, part))
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters that train instead of the weights they are added to.
-
-    They are merged into the weights at the end of the stage, so the model stays what it is.
-
-    Attributes:
-        rank: of each adapter.
-        alpha: an adapter's product is multiplied by alpha / rank.
-        dropout: of an adapter's input, in training.
-        targets: names of the linear layers that get adapters; all but the head when empty.
-        quantize: how the frozen linear layers of the language model, all but the head, are held:
-            as they are, or in 4 bits (`nf4`, QLoRA; see `parfocal.train.quantize`).
-
-    Source: Hu et al., 2022 (arXiv:2106.09685), section 4; of `quantize`, Dettmers et al., 2023
-        (arXiv:2305.14314), section 3.
-    """
-
-    rank: int = 64
-    alpha: float = 128.0
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ()
-    quantize: Quantize = "none"
-
-    def __post_init__(self) -> None:
-        _require(self.rank > 0, f"lora.rank is {self.rank}, must be above 0.")
-        _require(0 <= self.dropout < 1, f"lora.dropout is {self.dropout}, must be 0 to below 1.")
-        _require(
-            self.quantize in get_args(Quantize),
-            f"lora.quantize is {self.quantize!r}; choose one of {list(get_args(Quantize))}.",
-        )
-
-    @property
-    def quantized(self) -> bool:
-        """Whether the language model is held in fewer bits while adapters train."""
-        return self.quantize != "none"
 
 
 @dataclass(frozen=True)
@@ -144,7 +51,8 @@ class Stage:
         objective: `detection` (find objects and tell them apart) or `language` (answer questions
             about them).
         trainable: parameter name prefixes that train; all others are frozen and stay bit-identical.
-        samples: Samples seen; 0 for the whole mixture, `epochs` times.
+        samples: Samples seen; 0 for the whole mixture, `epochs` times. The last batch of an epoch
+            may be short, and is a step all the same.
         batch_size: Samples a step, over all processes and all batches that are accumulated.
         mixture: what is read, paths relative to the data folder of the run; None for seeded scenes.
         epochs: how often the mixture is read, where `samples` is 0.
@@ -171,8 +79,8 @@ class Stage:
         eval_every: score them after every so many steps as well; 0: only at the end.
         eval_mixture: what a stage on a mixture is scored on, the first Samples of it; None for
             nothing. Stages on scenes are scored on validation scenes.
-        best: name of the score by which the stage leaves the best of its scored checkpoints; the
-            last one when empty.
+        best: the score, of `SCORES`, by which the stage leaves the best of its scored checkpoints;
+            the last one when empty.
         region_loss_weight: how much the name of a region counts in the loss of an answer; any other
             token counts 1.
         alignment_weight: how much keeping the vectors of regions close to words counts beside
@@ -181,6 +89,8 @@ class Stage:
             of a fine-tuning often is better than either (Wortsman et al., 2022, "Robust fine-tuning
             of zero-shot models").
         keep: the last so many checkpoints stay on disk.
+        save_every: a checkpoint is written after every so many steps; 0: ten times a stage, and
+            every 1000 steps at the least. One is written after every scoring as well.
     """
 
     name: str
@@ -207,85 +117,109 @@ class Stage:
     alignment_weight: float = 0.5
     start_share: float = 0.0
     keep: int = 1
+    save_every: int = 0
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
-        _require(
+        require(
             bool(self.name) and not set(self.name) & set("/\\") and self.name not in RESERVED,
             f"a stage cannot be named {self.name!r}: its folder in the run has this name, and "
             f"{sorted(RESERVED)} are others.",
         )
         for name, choices in (("objective", Objective), ("augment", Augment)):
             value, known = getattr(self, name), list(get_args(choices))
-            _require(value in known, f"{where} has the {name} {value!r}; choose one of {known}.")
-        _require(self.keep >= 1, f"{where} keeps {self.keep} checkpoints, must be 1 or more.")
+            require(value in known, f"{where} has the {name} {value!r}; choose one of {known}.")
+        require(self.keep >= 1, f"{where} keeps {self.keep} checkpoints, must be 1 or more.")
+        for name in (
+            "samples",
+            "max_length",
+            "row_length",
+            "save_every",
+            "eval_samples",
+            "eval_every",
+        ):
+            value = getattr(self, name)
+            require(value >= 0, f"{where} has {name} {value}, must be 0 or more.")
         self._check_data(where)
         self._check_weights(where)
         self._check_scores(where)
 
     def _check_data(self, where: str) -> None:
         """Refuse what cannot be read, or not as it is said."""
-        _require(
+        require(
             self.samples > 0 or self.mixture is not None,
             f"{where} has {self.samples} samples; seeded scenes have no end, so say how many.",
         )
-        _require(
-            self.samples <= 0 or self.samples >= self.batch_size,
+        require(
+            self.samples == 0 or self.samples >= self.batch_size,
             f"{where} has {self.samples} samples, fewer than one step takes ({self.batch_size}).",
         )
-        _require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
-        _require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
-        unread = [name for name in OF_MIXTURES if getattr(self, name) != getattr(Stage, name)]
-        _require(
+        require(self.batch_size > 0, f"{where} has batch_size {self.batch_size}, must be above 0.")
+        require(self.epochs > 0, f"{where} has {self.epochs} epochs, must be above 0.")
+        unread = self._changed(OF_MIXTURES)
+        require(
             self.mixture is not None or not unread,
             f"{where} has {' and '.join(unread)} and no mixture: seeded scenes come as they are. "
             "Leave it out, or give the stage a mixture.",
         )
-        for name in ("max_length", "row_length"):
-            length = getattr(self, name)
-            _require(length >= 0, f"{where} has {name} {length}, must be 0 or more.")
-        _require(
-            self.objective == "language" or not self.row_length,
-            f"{where} has row_length {self.row_length} and the objective {self.objective!r}, which "
-            "reads no text: set row_length to 0.",
-        )
+        for objective, names in OF_OBJECTIVES.items():
+            unread = [] if objective == self.objective else self._changed(names)
+            require(
+                not unread,
+                f"{where} has {' and '.join(unread)} and the objective {self.objective!r}, which "
+                "knows nothing of it. Leave it out.",
+            )
+
+    def _changed(self, names: Sequence[str]) -> list[str]:
+        """Those of the settings that are not what they are by default."""
+        return [name for name in names if getattr(self, name) != getattr(Stage, name)]
 
     def _check_weights(self, where: str) -> None:
         """Refuse what cannot be learned, or not as it is said."""
-        _require(
+        require(
+            bool(self.trainable) or self.lora is not None,
+            f"{where} trains nothing: name parts of the model in trainable.",
+        )
+        require(
             0 <= self.start_share < 1,
             f"{where} has start_share {self.start_share}, must be at least 0 and below 1: with 1 "
             "nothing would be learned.",
         )
-        _require(
+        require(
             self.first_row == 0 or (self.first_row > 0 and self.optim.weight_decay == 0),
             f"{where} has first_row {self.first_row} and weight_decay {self.optim.weight_decay}: "
             "rows are counted from 0, and those that stay must not decay.",
         )
         inside = [prefix for prefix in self.trainable if prefix.startswith("text.")]
-        _require(
+        require(
             self.lora is None or not self.lora.quantized or not (self.first_row or inside),
             f"{where} holds the language model in 4 bits (lora.quantize), so that only adapters "
             f"learn in it: first_row is {self.first_row} and must be 0, and trainable names "
             f"{inside} and may name 'text' as a whole or nothing of it.",
         )
-        _require(
+        require(
+            self.region_loss_weight > 0,
+            f"{where} has region_loss_weight {self.region_loss_weight}, must be above 0.",
+        )
+        require(
             self.alignment_weight >= 0,
             f"{where} has alignment_weight {self.alignment_weight}, must be 0 or more.",
         )
 
     def _check_scores(self, where: str) -> None:
         """Refuse to score on nothing, and to choose by no score."""
-        for name in ("eval_samples", "eval_every"):
-            value = getattr(self, name)
-            _require(value >= 0, f"{where} has {name} {value}, must be 0 or more.")
-        _require(
+        scores = SCORES[self.objective]
+        require(
+            not self.best or self.best in scores,
+            f"{where} keeps the best by {self.best!r}; choose one of {list(scores)}.",
+        )
+        require(
             not self.eval_every
             or (self.eval_samples > 0 and (self.mixture is None or self.eval_mixture is not None)),
             f"{where} is to be scored every {self.eval_every} steps, but on nothing: set "
             "eval_samples, and for a stage on files eval_mixture.",
         )
-        _require(
+        require(
             not self.best or self.eval_every > 0,
             f"{where} keeps the best by {self.best!r}: say with eval_every how often it is scored.",
         )
@@ -349,29 +283,34 @@ class Recipe:
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
-        _require(
+        require(
             bool(names) and len(set(names)) == len(names),
             f"recipe {self.name!r} needs stages of different names, has {names}.",
         )
-        _require(
+        require(
             0 <= self.seed < 2**32, f"seed is {self.seed}, must be 0 or more and less than 2**32."
         )
         self._check_scenes()
         choices = list(get_args(LossMean))
-        _require(
+        require(
             self.loss_mean in choices,
             f"loss_mean is {self.loss_mean!r}; choose one of {choices}.",
         )
 
     def _check_scenes(self) -> None:
-        """There must be kinds that a scene does not show, to be asked about."""
+        """Pictures must have a size, and there be kinds that none shows, to be asked about."""
+        require(
+            bool(self.sides) and min(self.sides) > 0,
+            f"recipe {self.name!r} has the sides {list(self.sides)}, must be one or more, in "
+            "pixels.",
+        )
         given, have = self.num_objects, self.kinds or len(KINDS)
-        _require(
+        require(
             len(given) == 2 and 1 <= given[0] <= given[1] and given[1] >= 2,
             f"recipe {self.name!r} has num_objects {given}, must be the fewest and the most "
             "objects of a scene, the most 2 or more.",
         )
-        _require(
+        require(
             given[1] < have <= len(KINDS),
             f"recipe {self.name!r} has kinds {self.kinds}, must be more than the {given[1]} "
             f"objects of a scene (num_objects) and no more than {len(KINDS)}, or 0 for all.",
@@ -386,8 +325,3 @@ class Recipe:
         """Read a saved recipe; ConfigError for unknown keys and values of other types."""
         recipe: Recipe = build(cls, json.loads(text))
         return recipe
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ConfigError(otherwise)

@@ -27,7 +27,7 @@ from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.expressions import COMPARISONS
 from parfocal.data.scenes.turns import words_for
-from parfocal.errors import ConfigError
+from parfocal.errors import ConfigError, DataError
 from parfocal.images import image_digest
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
@@ -101,11 +101,17 @@ def open_stage(context: StageContext) -> OpenMixture:
 
 
 def counted(stage: Stage, mixture: OpenMixture) -> Stage:
-    """Return the stage with its `samples`: as many as the mixture gives in all its epochs."""
+    """Return the stage with its `samples`: as many as its steps take for all its epochs.
+
+    The last batch of an epoch, which may be short, is a step, as for the Hugging Face Trainer: a
+    step that is not divided sees every Sample as often as there are epochs.
+    """
     if stage.samples:
         return stage
-    given = max(stage.batch_size, round(stage.epochs * mixture.samples()))
-    return dataclasses.replace(stage, samples=given)
+    once, size = mixture.samples(), stage.batch_size
+    whole = int(stage.epochs)
+    steps = whole * -(-once // size) + round((stage.epochs - whole) * once) // size
+    return dataclasses.replace(stage, samples=max(1, steps) * size)
 
 
 def _training_scenes(context: StageContext) -> tuple[SceneReader, int]:
@@ -198,6 +204,10 @@ def scored_rows(context: StageContext) -> list[Sample]:
     mixture = stage.eval_mixture.under(context.runtime.data)
     opened = open_mixture(mixture, task_views(mixture))
     rows = list(itertools.islice(opened.iterate(), stage.eval_samples))
+    for row in rows:
+        gone = [ref.path for ref in row.images if ref.path and not Path(ref.path).is_file()]
+        if gone:
+            raise DataError(f"sample {row.id!r}: there is no picture {gone[0]}.")
     check_scorable(rows, stage.objective)
     return rows
 

@@ -124,7 +124,11 @@ class StageTrainer(Trainer):
             if values:
                 logs[name] = round(sum(values) / len(values), 4)
         self._terms.clear()
+        share = self.state.epoch
+        if isinstance(self.train_dataset, EndlessBatches):
+            self.state.epoch = float(self.train_dataset.loader.epoch)  # not the share of the stage
         super().log(logs, *args, **kwargs)
+        self.state.epoch = share
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

@@ -17,7 +17,7 @@ from parfocal.train import stages
 from parfocal.train.callbacks import JsonLog, duration
 from parfocal.train.checkpoints import best
 from parfocal.train.context import StageContext
-from parfocal.train.recipe import Optim, Recipe, Stage
+from parfocal.train.recipe import SCORES, Optim, Recipe, Stage
 from parfocal.train.run import start_run
 from parfocal.train.runtime import Runtime
 from parfocal.train.validate import pointing_accuracy
@@ -66,9 +66,9 @@ def test_a_stage_without_a_best_leaves_its_last_weights(scored):
     assert all(torch.equal(value, last[f"model.{name}"]) for name, value in left.items())
 
 
-def test_a_best_that_is_no_score_is_an_error(scored):
-    with pytest.raises(ConfigError, match=r"'recall', which is not among its scores \['proposal"):
-        scored([1.0], dataclasses.replace(FIND, best="recall"))
+def test_a_best_that_is_no_score_is_an_error():
+    with pytest.raises(ConfigError, match=r"'recall'; choose one of \['proposal_recall_50'"):
+        dataclasses.replace(FIND, best="recall")
 
 
 def test_the_log_of_a_run_that_goes_on_has_every_step_once(tmp_path):
@@ -113,6 +113,7 @@ def test_durations_are_for_people(seconds, words):
 def test_pointing_counts_answers_with_one_box(make_model, processor, toy_talk, monkeypatch):
     model = make_model().train()
     found = pointing_accuracy(model, processor, toy_talk)
+    assert set(SCORES["language"]) <= set(found)
     asked = sum(
         sum(len(phrase.boxes) for phrase in turn.text.phrases) == 1
         for sample in toy_talk

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -115,6 +116,44 @@ def test_views_that_expand_rows_are_counted(files, in_process):
     stage = dataclasses.replace(TALK, samples=0, epochs=2.0)
     assert stages.counted(stage, plain).samples == 24
     assert stages.counted(stage, tripled).samples == 72
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch", "steps"),
+    [(10.0, 8, 20), (2.0, 5, 6), (0.5, 4, 1), (1.5, 4, 4), (3.0, 64, 3)],
+)
+def test_the_last_batch_of_an_epoch_is_a_step(files, epochs, batch, steps):
+    mixture = open_mixture(TALK.mixture.under(files))
+    stage = dataclasses.replace(TALK, samples=0, epochs=epochs, batch_size=batch)
+    assert stages.counted(stage, mixture).steps == steps
+
+
+def test_every_row_is_seen_as_often_as_there_are_epochs(train, files, monkeypatch, tmp_path):
+    seen: list[str] = []
+    told = AnswerCollator.__call__
+
+    def note(self, samples):
+        seen.extend(sample.id for sample in samples)
+        return told(self, samples)
+
+    monkeypatch.setattr(AnswerCollator, "__call__", note)
+    train("odd", dataclasses.replace(TALK, samples=0, epochs=3.0, batch_size=8))
+    counts = Counter(seen)
+    assert len(counts) == 12
+    assert set(counts.values()) == {3}
+    lines = (tmp_path / "odd" / "talk" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row["epoch"] for row in map(json.loads, lines) if "loss" in row][-1] == 2
+
+
+def test_a_picture_to_be_scored_on_that_is_gone_is_told_before_training(train, files, tmp_path):
+    rows = list(read_jsonl(files / "toy.jsonl"))[:2]
+    gone = dataclasses.replace(rows[0].images[0], path="gone.png")
+    write_jsonl([rows[1], dataclasses.replace(rows[0], images=(gone,))], files / "val.jsonl")
+    scored = Mixture((MixtureSource("val", "val.jsonl", images="pictures"),))
+    stage = dataclasses.replace(TALK, eval_mixture=scored, eval_samples=2, eval_every=2)
+    with pytest.raises(ConfigError, match=r"there is no picture .*gone\.png"):
+        train("scored", stage)
+    assert not list((tmp_path / "scored").glob("talk/checkpoint-*"))
 
 
 def test_a_mean_of_each_part_is_another_mean(train, files, tiny_parts, tmp_path):

@@ -123,14 +123,25 @@ def test_overrides_reach_into_what_is_nested(assignment, path, value):
         ("seed=-1", "seed is -1, must be 0 or more"),
         ("stages.files.mixture.sources.c.ratio=1", r"'c' is not one of \['a', 'b'\]"),
         ("loss_mean=mean", r"loss_mean is 'mean'; choose one of \['process', 'step'\]"),
-        ("stages.files.optim.warmup_steps=5", "give one of them"),
+        ("stages.files.optim.warmup_ratio=1", "warmup_ratio is 1.0, must be from 0 to below 1"),
+        ("stages.files.optim.final_lr_ratio=-2", "final_lr_ratio is -2.0, must be from 0 to 1"),
+        ("stages.files.samples=-5", "samples -5, must be 0 or more"),
+        ("stages.files.save_every=-1", "save_every -1, must be 0 or more"),
+        ("stages.files.region_loss_weight=0", "region_loss_weight 0.0, must be above 0"),
+        ("stages.files.augment=groma_detection", "augment and the objective 'language'"),
+        ("stages.find.gradient_checkpointing=true", "gradient_checkpointing and the objective"),
+        ("stages.find.trainable=[]", "trains nothing: name parts"),
+        ("stages.find.best=pointing_50", r"by 'pointing_50'; choose one of \['proposal_recall_50'"),
+        ("stages.find.best=proposal_recall_50", "say with eval_every"),
+        ("sides=[]", r"the sides \[\], must be one or more"),
+        ("sides=[64, 0]", r"the sides \[64, 0\], must be"),
         ("stages.find.samples=0", "seeded scenes have no end"),
         ("stages.find.group_by_length=true", "group_by_length and no mixture"),
         ("stages.find.max_length=64", "max_length and no mixture"),
         ("stages.find.augment=groma_detection", "augment and no mixture"),
         ('stages.find.eval_mixture={"sources": [{"name": "a", "path": "a"}]}', "eval_mixture and"),
         ("stages.find.offer_ground_boxes=true", "offer_ground_boxes and no mixture"),
-        ("stages.find.row_length=64", "objective 'detection', which reads no text: set row_length"),
+        ("stages.find.row_length=64", "row_length and the objective 'detection', which knows"),
         ("stages.files.row_length=-1", "row_length -1, must be 0 or more"),
     ],
 )
@@ -143,7 +154,9 @@ def test_what_cannot_be_nested_is_refused(assignment, words):
     (Optim(warmup_steps=7), 100, 7),
     (Optim(warmup_steps=0, warmup_ratio=0.03), 1000, 30),
     (Optim(warmup_steps=0, warmup_ratio=0.03), 101, 4),
-    (Optim(warmup_steps=0), 100, 0),
+    (Optim(), 1000, 30),
+    (Optim(warmup_steps=7, warmup_ratio=0.5), 100, 7),
+    (Optim(warmup_ratio=0.0), 100, 0),
 ])  # fmt: skip
 def test_warm_up_is_a_number_of_steps_or_a_share_of_them(optim, steps, warm):
     assert optim.warmup(steps) == warm
@@ -187,6 +200,34 @@ def test_override_is_typed_by_the_field(assignment, path, value):
     flat, before = json.loads(changed.to_json()), json.loads(RECIPE.to_json())
     first = path.split(".")[0]
     assert {key for key in flat if flat[key] != before[key]} <= {first}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("best=proposal_recall_75", "eval_every=5"),
+        ("samples=6", "batch_size=2"),
+        ("trainable=[]", 'lora={"rank": 2}'),
+    ],
+)
+def test_assignments_that_need_each_other_come_in_any_order(one, other):
+    both = [f"stages.find.{one}", f"stages.find.{other}"]
+    assert override(RECIPE, both) == override(RECIPE, both[::-1])
+    with pytest.raises(ConfigError):
+        override(RECIPE, both[:1])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("bf16=True", "Write true or false"),
+        ("seed=1.5", "Write a whole number"),
+        ("stages.0.trainable=text", r"Write a list, such as \[64, 80\] or \[\"text\"\]"),
+    ],
+)
+def test_a_value_of_another_type_says_what_to_write(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        override(RECIPE, [assignment])
 
 
 def test_later_assignments_win_and_the_recipe_given_is_untouched():

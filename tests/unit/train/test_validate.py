@@ -10,6 +10,7 @@ from parfocal.data.sample import ImageRef, Sample
 from parfocal.errors import DataError
 from parfocal.models.proposer import Regions
 from parfocal.train import validate
+from parfocal.train.recipe import SCORES
 from parfocal.train.validate import proposal_recall
 
 
@@ -50,6 +51,7 @@ def test_recall_at_two_thresholds(make_model, processor, reader, monkeypatch, mo
     counts = [len(reader[index].regions) for index in range(3)]
     assert scores["proposals_per_image"] == pytest.approx(sum(counts) / 3)
     assert scores["eval_samples"] == 3
+    assert set(SCORES["detection"]) <= set(scores)
 
 
 def test_recall_is_over_objects_not_pictures(make_model, processor, reader, monkeypatch):
