@@ -230,7 +230,7 @@ def _show_plan(
     from parfocal import recipes
     from parfocal.cli.train_plan import show_plan
     from parfocal.errors import ConfigError
-    from parfocal.eval.benchmarks import BENCHMARKS
+    from parfocal.eval.benchmarks import BUNDLED
     from parfocal.train.plan import plan
     from parfocal.train.processes import default_processes, divided_states
     from parfocal.train.run import configuration_of, done_stages
@@ -253,7 +253,7 @@ def _show_plan(
         config,
         processor,
         replace(runtime, processes=runtime.processes or default_processes()),
-        benchmarks=BENCHMARKS,
+        benchmarks=BUNDLED,
         tflops=tflops,
         done=done,
         divided=divided,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.errors import CheckpointError, ConfigError
+from parfocal.eval.benchmarks import BUNDLED
 from parfocal.eval.run import REPORT, run_benchmark
 from parfocal.models.checkpoints.official import with_language_model
 from parfocal.models.config import ParfocalConfig
@@ -21,6 +22,7 @@ from parfocal.models.presets import get_preset, vary
 from parfocal.models.processing import ParfocalProcessor
 from parfocal.predict.loading import load
 from parfocal.recipes import groma, mg_llava, mini, tiny_grounding_gpt
+from parfocal.train.checks import check_benchmarks
 from parfocal.train.overrides import override
 from parfocal.train.recipe import Recipe
 from parfocal.train.run import SAVED, finished, overrides_of, start_run
@@ -194,9 +196,12 @@ def run_recipe(
         begin: False only prepares the folder, for `accelerate launch`.
 
     Raises:
-        ConfigError: for an unknown name or override, or if `out` does not fit `resume`.
+        ConfigError: for an unknown name or override, or if `out` does not fit `resume`, or the
+            recipe names a benchmark that it cannot run.
     """
     recipe = recipe_of_run(name, overrides, out if resume else None)
+    if not resume:
+        check_benchmarks(recipe, BUNDLED)
     config, processor = parts_of_run(recipe, name, out if resume else None)
     settings = None if accelerate is None else accelerate_file(accelerate)
     model = start_run(

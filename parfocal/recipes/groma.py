@@ -24,7 +24,8 @@ def groma(budget: str = "full") -> Recipe:
     Losses are means over what one process computes at a time, as in the official code, so they are
     the official ones only where that is as much: 8, 2 and 16 Samples on each of 8 GPUs in the three
     stages. A process takes all of its part of a step, here 8, 16 and 16, or what `--micro-batch`
-    says for all stages that train now: give the second one by itself (`--stage alignment`) 2.
+    says for all stages that train now: give the second one by itself, on top of the first
+    (`--resume --stage alignment`), 2.
 
     Args:
         budget: "full", the only one.

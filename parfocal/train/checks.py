@@ -6,7 +6,7 @@ Everything that is wrong is collected; nothing is fetched.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -25,8 +25,7 @@ from parfocal.data.mixture_sources import OpenSource
 from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
 from parfocal.data.scenes.sprites import art_path
-from parfocal.errors import CheckpointError, ConfigError, ParfocalError
-from parfocal.models.checkpoints.sources import local_folder
+from parfocal.errors import ConfigError, ParfocalError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.processing import ParfocalProcessor
@@ -45,7 +44,6 @@ from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import check_rows
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import check_aligned, open_stage, scenes_of, scored_rows
-from parfocal.train.weights import WHOLE, belongs
 
 ROWS = 3  # of each source, whose pictures are opened
 MEASURED = 16  # Samples of a stage, whose text is measured
@@ -106,33 +104,24 @@ def check_settings(recipe: Recipe, runtime: Runtime) -> None:
         )
 
 
-def check_weights(model: nn.Module, weights: Mapping[str, str], found: Findings) -> None:
-    """Look for the parts and the folders of the weights that a run starts from."""
-    own = list(model.state_dict())
-    for part, source in weights.items():
-        if not any(belongs(name, part) for name in own):
-            names = [WHOLE, *sorted(name for name, _ in model.named_children())]
-            found.problems.append(f"weights: there is no part {part!r} among those of {names}.")
-        found.attempt(partial(_weights_in, source), f"weights of {part!r}: ")
-
-
-def _weights_in(source: str) -> None:
-    """Look for weights, without loading them.
+def check_benchmarks(recipe: Recipe, known: Collection[str]) -> None:
+    """Refuse benchmarks that could only fail when all stages are done.
 
     Raises:
-        CheckpointError: if there is no such folder, it is not in the local cache, or holds none.
+        ConfigError: if one is not among those that are `known` to run without being told of data,
+            or none of its pictures are to be asked about.
     """
-    folder = local_folder(source)
-    kinds = (".safetensors", ".bin", ".pt", ".pth")
-    if folder.is_dir() and not any(path.suffix in kinds for path in folder.iterdir()):
-        raise CheckpointError(f"{folder} holds no weights ({', '.join(kinds)}).")
-
-
-def check_benchmarks(recipe: Recipe, known: Collection[str], found: Findings) -> None:
-    """Compare the names of the recipe's benchmarks with those that there are."""
     for name in recipe.benchmarks:
         if name not in known:
-            found.problems.append(f"there is no benchmark {name!r}; choose from {sorted(known)}.")
+            raise ConfigError(
+                f"there is no benchmark {name!r} that a recipe can run; choose from "
+                f"{sorted(known)}, and run others on the finished model, with `parfocal eval`."
+            )
+    limit = recipe.benchmark_limit
+    if limit is not None and limit < 1:
+        raise ConfigError(
+            f"benchmark_limit is {limit}, must be 1 or more, or none for whole benchmarks."
+        )
 
 
 def check_stages(

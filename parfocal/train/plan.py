@@ -20,7 +20,6 @@ from parfocal.train.checks import (
     check_benchmarks,
     check_machine,
     check_settings,
-    check_weights,
     measure,
     open_data,
     prepare,
@@ -30,6 +29,7 @@ from parfocal.train.parameters import trainable_counts
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.runtime import Runtime
 from parfocal.train.stages import counted
+from parfocal.train.start import start_problems
 from parfocal.train.typed import build
 
 SCHEMA = "parfocal.plan/1"
@@ -153,7 +153,7 @@ def plan(
         processor: of its model; None if its tokenizer is not here, and texts count as their limit.
         runtime: says which stages are run, where the files are and how a step is divided; 0
             processes are one.
-        benchmarks: names that recipes may have theirs from.
+        benchmarks: names of those that recipes can run.
         tflops: what a process is assumed to reach, in TFLOP/s.
         done: names of stages that are left out, as a run that goes on has them; the weights that it
             began with are then not asked for.
@@ -163,18 +163,17 @@ def plan(
 
     Example:
         config, processor = parts_of(recipe)
-        plan(recipe, config, processor, Runtime(), benchmarks=BENCHMARKS).stages[0].steps
+        plan(recipe, config, processor, Runtime(), benchmarks=BUNDLED).stages[0].steps
     """
     found, model = Findings(list(problems)), meta_model(config).requires_grad_(False)
     found.attempt(lambda: check_settings(recipe, runtime))
-    if not done:
-        check_weights(model, recipe.weights, found)
-    check_benchmarks(recipe, benchmarks, found)
+    asked = runtime.stages or [stage.name for stage in recipe.stages]
+    left = [stage for stage in recipe.stages if stage.name in asked and stage.name not in done]
+    found.problems += start_problems(model, recipe, left, done)
+    found.attempt(lambda: check_benchmarks(recipe, benchmarks))
     planner = _Planner(
         recipe, config, processor, runtime, tflops, prefill_flops(model, 1), divided, found
     )
-    asked = runtime.stages or [stage.name for stage in recipe.stages]
-    left = [stage for stage in recipe.stages if stage.name in asked and stage.name not in done]
     stages = tuple(planner.stage(stage) for stage in left)
     return Plan(
         recipe=recipe.name,

@@ -129,7 +129,8 @@ def launch(out: Path, processes: int, command: list[str]) -> None:
     if code:
         raise ConfigError(
             f"training in {out} stopped with exit code {code}; the log above says why. "
-            "--resume goes on."
+            "--resume goes on with the same recipe; to change it, remove the folder or give "
+            "another --out."
         )
 
 

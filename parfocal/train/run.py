@@ -36,6 +36,7 @@ from parfocal.train.adapters import merged
 from parfocal.train.checkpoints import newest, sync
 from parfocal.train.checks import check_settings, check_stages
 from parfocal.train.context import StageContext
+from parfocal.train.costs import meta_model
 from parfocal.train.parameters import check_divisible
 from parfocal.train.processes import (
     ACCELERATE,
@@ -51,6 +52,7 @@ from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.record import differences, recipe_changes, run_record
 from parfocal.train.runtime import RUNTIME, Runtime, divides_weights, process_rank
 from parfocal.train.stages import data_fingerprint, is_scored, score_stage, train_stage
+from parfocal.train.start import start_problems
 from parfocal.train.turn_attention import attention_for
 from parfocal.train.weights import load_parts
 
@@ -90,8 +92,9 @@ def start_run(
         ConfigError: if `out` holds a run and `resume` is off, or holds another recipe, or if
             `recipe.generation` has a setting that `generate` does not know, or `runtime` names a
             stage that the recipe does not have or a tracker that is not installed, or a stage
-            cannot train as it says (`check_stages`), or `out` cannot be made, holds other things
-            that the run would write over, or another process trains in it.
+            cannot train as it says (`check_stages`) or with what it starts from
+            (`start_problems`), or `out` cannot be made, holds other things that the run would write
+            over, or another process trains in it.
     """
     runtime = runtime or (Runtime.of(out) if (out / SAVED).exists() else Runtime())
     if begin:
@@ -99,8 +102,11 @@ def start_run(
         runtime = replace(runtime, processes=count)
     accelerate = accelerate or configuration_of(out)
     check_settings(recipe, runtime)
-    divided = divided_states(accelerate) if begin else ()
-    check_stages(recipe, _left(recipe, out, runtime), config, runtime, bool(divided), begin)
+    divided, left = divided_states(accelerate) if begin else (), _left(recipe, out, runtime)
+    missing = start_problems(meta_model(config), recipe, left, _done(recipe, out))
+    if missing:
+        raise ConfigError(" ".join(missing))
+    check_stages(recipe, left, config, runtime, bool(divided), begin)
     if not (out / SAVED).exists():
         _check_free(recipe, out)
         make_folder(out)
@@ -225,7 +231,8 @@ def _check_same(recipe: Recipe, out: Path, resume: bool) -> None:
     if changed:
         raise ConfigError(
             f"{out} was started with another recipe: {'; '.join(changed)}. "
-            "Resume with the same settings, or start another run in another folder."
+            "Resume with the same settings; to start anew with these, remove the folder or give "
+            "another --out."
         )
 
 
@@ -249,6 +256,11 @@ def done_stages(recipe: Recipe, out: Path) -> tuple[str, ...]:
     if not (out / SAVED).exists():
         return ()
     _check_same(recipe, out, resume=True)
+    return _done(recipe, out)
+
+
+def _done(recipe: Recipe, out: Path) -> tuple[str, ...]:
+    """Names of the stages that have left their weights in `out`."""
     return tuple(stage.name for stage in recipe.stages if _weights_of(out, stage).exists())
 
 

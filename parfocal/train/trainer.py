@@ -107,8 +107,21 @@ class StageTrainer(Trainer):
         loss = float(output.loss.detach())
         raise TrainingError(
             f"stage {self.stage.name!r}: the loss of step {step} is {loss} ({terms}). "
-            f"Its batch is in {path}. Lower the learning rate or the gradient norm, or look for a "
-            "broken row; --resume goes on from the last checkpoint."
+            f"Its batch is in {path}. {self._way_on()}"
+        )
+
+    def _way_on(self) -> str:
+        """What to do after a number that is none: the same recipe would only get there again."""
+        run, names = Path(self.args.output_dir).parent, [stage.name for stage in self.recipe.stages]
+        place = names.index(self.stage.name)
+        left = [run / name for name in names[:place] if (run / name / "model.safetensors").exists()]
+        options = [f"--set weights.model={folder}" for folder in left[-1:]]
+        options += [f"--stage {name}" for name in names[place:]] if left else []
+        start = f", which may start where this stage did: {' '.join(options)}" if left else ""
+        return (
+            "Look for a broken row: when it is mended, --resume goes on from the last checkpoint. "
+            "A run keeps its recipe, so a lower learning rate or max_grad_norm needs another --out"
+            f"{start}."
         )
 
     def _keep(self, inputs: Any) -> Path:
@@ -237,8 +250,7 @@ class StageTrainer(Trainer):
             raise TrainingError(
                 f"stage {self.stage.name!r}: the gradient of step {self.state.global_step + 1} has "
                 f"the norm {float(norm)}, though its loss is finite. Its batches are in "
-                f"{self._keep(self._batches)}. Lower the learning rate, or look for a broken row; "
-                "--resume goes on from the last checkpoint."
+                f"{self._keep(self._batches)}. {self._way_on()}"
             )
         return norm
 

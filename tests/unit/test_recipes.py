@@ -589,6 +589,23 @@ def test_an_evaluation_that_is_there_is_not_done_again(started, tmp_path):
     assert len(started) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('benchmarks=["scnes"]', r"no benchmark 'scnes' .* choose from \['scenes'\]"),
+        ('benchmarks=["msvd_qa"]', r"no benchmark 'msvd_qa' that a recipe can run"),
+        ("benchmark_limit=0", "benchmark_limit is 0, must be 1 or more"),
+    ],
+)
+@pytest.mark.parametrize("begin", [True, False], ids=["trained", "prepared"])
+def test_a_benchmark_that_cannot_run_is_refused_before_training(
+    started, tmp_path, change, words, begin
+):
+    with pytest.raises(ConfigError, match=words):
+        run_recipe("mini", [change], tmp_path, begin=begin)
+    assert started == []
+
+
 def test_a_wrong_override_stops_before_anything_starts(started, tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'lr'"):
         run_recipe("mini", ["stages.perception.optim.lrr=1"], tmp_path / "new")

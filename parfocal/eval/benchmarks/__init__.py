@@ -26,6 +26,10 @@ class Benchmark(Protocol):
     def version(self) -> str:
         """Raised when data, wording or scoring change."""
 
+    @property
+    def bundled(self) -> bool:
+        """Whether its data comes with the package: a recipe can run it without a folder."""
+
     def load(self, limit: int | None = None, data: Path | None = None) -> Any:
         """Read the questions about the pictures or videos, or about the first so many.
 
@@ -61,6 +65,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "msvd_qa": VideoQaBenchmark("msvd_qa"),
     "scenes": ScenesBenchmark(),
 }
+BUNDLED = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.bundled)
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -76,4 +81,4 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "get_benchmark"]
+__all__ = ["BENCHMARKS", "BUNDLED", "Benchmark", "get_benchmark"]

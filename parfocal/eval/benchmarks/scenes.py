@@ -45,6 +45,7 @@ class ScenesBenchmark:
 
     name: str = "scenes"
     version: str = "1"
+    bundled: bool = True
 
     def load(self, limit: int | None = None, data: Path | None = None) -> SceneSet:
         """Read the bundled scenes."""

@@ -90,6 +90,7 @@ class VideoQaBenchmark:
 
     name: str
     version: str = "1"
+    bundled: bool = False
 
     def load(self, limit: int | None = None, data: Path | None = None) -> VideoQaSet:
         """Read the questions about the first so many videos of a folder, and find these videos."""

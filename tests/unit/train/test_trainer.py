@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -200,6 +201,19 @@ def test_checkpoints_write_tied_tables_once(make_model, processor, toy_bank, tmp
     assert {"names.log_scale", "words.log_scale", "word_bias"} <= saved
 
 
+def test_a_later_stage_that_diverged_can_start_again_elsewhere(make_model, tmp_path):
+    trainer = bare_trainer(make_model, FIND.optim)
+    stages = [dataclasses.replace(FIND, name=name) for name in ("one", "two", "three", "four")]
+    trainer.stage, trainer.recipe = stages[2], dataclasses.replace(RECIPE, stages=tuple(stages))
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path / "three"))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "model.safetensors").touch()  # the second was left out
+    options = f"--set weights.model={tmp_path / 'one'} --stage three --stage four."
+    assert trainer._way_on().endswith(
+        f"another --out, which may start where this stage did: {options}"
+    )
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
     make_model, processor, dataset, tmp_path
 ):
@@ -210,6 +224,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
         run_stage(objective, CONTEXT, dataset, ObjectCollator(processor), tmp_path)
     (kept,) = tmp_path.glob("not-finite-step-1-rank-0.safetensors")
     assert str(kept) in str(caught.value)
+    assert str(caught.value).endswith("max_grad_norm needs another --out.")  # the first stage
     batch = load_file(kept)
     assert set(batch) == {"pixel_values.0", "boxes", "mask", "labels"}
     assert batch["pixel_values.0"].shape == (2, 3, 96, 96)
