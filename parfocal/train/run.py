@@ -284,6 +284,8 @@ def work(out: Path) -> None:
         runtime = Runtime.of(out)
         for stage in _left(recipe, out, runtime) if divides_weights() else ():
             check_divisible(stage)  # before hours of other stages
+        if process_rank() == 0 and not finished(recipe, out) and (out / "eval").exists():
+            shutil.rmtree(out / "eval")  # of a model that is now trained anew
         _work(out, recipe, runtime)
 
 

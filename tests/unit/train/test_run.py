@@ -469,6 +469,18 @@ def test_weights_are_looked_for_before_there_is_a_run(start, tmp_path, no_traini
     assert not (tmp_path / "out").exists()
 
 
+def test_reports_of_a_model_that_is_trained_again_are_removed(start, tmp_path):
+    recipe = recipe_of(dataclasses.replace(FIND, samples=2))
+    report = start(recipe, tmp_path).parent / "eval" / "scenes" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    start(recipe, tmp_path, resume=True)
+    assert report.exists()
+    shutil.rmtree(tmp_path / "find")
+    start(recipe, tmp_path, resume=True)
+    assert not report.exists()
+
+
 def test_a_stage_that_is_not_there_is_named(tiny_parts, tmp_path):
     with pytest.raises(ConfigError, match=r"no stage 'walk'; its stages are \['find', 'talk'\]"):
         start_run(recipe_of(FIND, TALK), *tiny_parts, tmp_path, runtime=Runtime(stages=("walk",)))
