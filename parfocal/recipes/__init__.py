@@ -16,6 +16,7 @@ from typing import Any
 from parfocal.errors import CheckpointError, ConfigError
 from parfocal.eval.benchmarks import BUNDLED
 from parfocal.eval.run import REPORT, run_benchmark
+from parfocal.hub import first_line
 from parfocal.models.checkpoints.official import with_language_model
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.presets import get_preset, vary
@@ -100,7 +101,8 @@ def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: as in `parfocal.train.overrides.override`.
 
     Raises:
-        ConfigError: for an unknown name, budget or path; the message lists what there is.
+        ConfigError: for an unknown name, budget or path; the message lists what there is. Also if
+            a file builds no recipe, or one with values of other types.
     """
     entry, budget, others = find_entry(name), "full", []
     for assignment in overrides:
@@ -112,7 +114,23 @@ def get_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     budgets = list(entry.budgets)
     if budget not in budgets:
         raise ConfigError(f"recipe {name!r} has no budget {budget!r}; choose one of {budgets}.")
-    return override(entry.build(budget), others)
+    return override(_built(name, entry, budget), others)
+
+
+def _built(name: str, entry: RecipeEntry, budget: str) -> Recipe:
+    """Build a recipe; one of a file with values of the types that it would be saved with."""
+    if not name.endswith(".py"):
+        return entry.build(budget)
+    try:
+        return Recipe.from_json(entry.build(budget).to_json())
+    except ConfigError as err:
+        raise ConfigError(f"{name}: {err}") from err
+    except Exception as err:
+        raise ConfigError(
+            f"{name} builds no recipe: {type(err).__name__}: {first_line(err)}. RECIPE.build takes "
+            "the name of a budget and returns a Recipe of numbers, text, tuples and mappings, with "
+            "paths as text; --debug shows the line."
+        ) from err
 
 
 def recipe_of_run(name: str, overrides: Sequence[str], before: Path | None) -> Recipe:

@@ -660,12 +660,35 @@ def test_a_file_that_changed_is_seen_when_its_run_goes_on(started, tmp_path):
     assert recipes.recipe_of_run(str(path), [], out) == saved
 
 
+def built(stage: str, source: str = "'mini'", arguments: str = "budget") -> str:
+    """A file whose recipe has a stage with one more word, and weights from a source."""
+    return f"""
+from pathlib import Path
+from parfocal.recipes import RecipeEntry
+from parfocal.train.recipe import Optim, Recipe, Stage
+
+def build({arguments}):
+    words = {{"samples": 4, "batch_size": 2, **dict({stage})}}
+    talk = Stage("talk", "language", ("text",), **words)
+    return Recipe("own", "tiny", (talk,), weights={{"model": {source}}})
+
+RECIPE = RecipeEntry(build)
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (None, "there is no file '.*own.py'"),
         ("x = 1", "does not define RECIPE, a parfocal.recipes.RecipeEntry; it is None"),
         ("RECIPE = missing", "cannot be run: NameError: name 'missing' is not defined"),
+        (built("", arguments=""), "builds no recipe: TypeError: build.. takes 0 positional argum"),
+        (built("lr=1e-4"), "builds no recipe: TypeError: .* unexpected keyword argument 'lr'"),
+        (built("optim=Optim(lr='1e-4')"), "builds no recipe: TypeError: .*--debug shows the line"),
+        (built("epochs=0"), "own.py: stage 'talk' has 0 epochs"),
+        (built("batch_size='2'"), "builds no recipe: TypeError"),
+        (built("eval_samples=2.5"), r"own.py: stages\.0\.eval_samples: 2\.5 is not of type int"),
+        (built("", "Path('x')"), "builds no recipe: TypeError: .*Path is not JSON"),
     ],
 )
 def test_a_file_without_a_recipe_says_what_it_lacks(tmp_path, text, words):
