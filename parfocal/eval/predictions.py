@@ -158,11 +158,7 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     """
     partial = path.with_name(path.name + ".partial")
     if partial.exists():
-        kept = next(
-            name
-            for number in itertools.count(1)
-            if not (name := path.with_name(f"{partial.name}.{number}")).exists()
-        )
+        kept = numbered(partial)
         os.replace(partial, kept)
         logger.warning("what was answered before is now in %s", kept)
     count = 0
@@ -179,6 +175,12 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
         raise
     os.replace(partial, path)
     return count
+
+
+def numbered(path: Path) -> Path:
+    """The first name with a number behind it that no file has."""
+    names = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from parfocal import __version__
 from parfocal.data.outputs import make_folder
 from parfocal.errors import ConfigError, DataError
 from parfocal.eval.benchmarks import get_benchmark
-from parfocal.eval.predictions import Prediction, read_predictions, write_predictions
+from parfocal.eval.predictions import Prediction, numbered, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     from parfocal.predict import Predictor
@@ -44,7 +45,8 @@ def run_benchmark(
     Args:
         name: a key of `BENCHMARKS`.
         predictor: what `parfocal.load` returns.
-        out: folder for `predictions.jsonl` and `report.json`; made if missing.
+        out: folder for `predictions.jsonl` and `report.json`; made if missing. Those of an earlier
+            run get a number.
         limit: only the first so many pictures or videos.
         batch_size: pictures and questions at a time; answers do not depend on it.
         on_progress: called with (pictures done, pictures in all).
@@ -74,11 +76,21 @@ def run_benchmark(
         on_progress(done, total)
 
     make_folder(out)
+    _keep_older(out)
     asked = benchmark.predict(predictor, split, batch_size, on_image)
     count = write_predictions(asked, out / PREDICTIONS)
     predictions = list(read_predictions(out / PREDICTIONS))
     logger.info("%s: %d predictions on %d pictures in %s", name, count, total, out)
     return _write_report(name, split, predictions, out, batch_size, _describe_model(predictor))
+
+
+def _keep_older(out: Path) -> None:
+    """Give a finished run that is in the folder other names, so that nothing is written over."""
+    older = [path for path in (out / PREDICTIONS, out / REPORT) if path.exists()]
+    for path in older:
+        os.replace(path, numbered(path))
+    if older:
+        logger.warning("%s held a run; its files have a number now", out)
 
 
 def rescore(

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 
 from parfocal.boxes import Boxes
+from parfocal.data.check import guess_convention
 from parfocal.data.sample import cut
 from parfocal.dialects.base import Problem
 from parfocal.dialects.grounded import GroundedText, Nothing, ObjectRef, Phrase, RegionRef, Span
@@ -57,9 +58,9 @@ def read_question(
         _check_named(question, ObjectRef, range(1, num_objects + 1))
         _check_named(question, RegionRef, range(0 if beside else num_boxes))
         return question
+    _check_text(question, "question")
     if not question.strip():
         raise DataError("the question is empty; ask something, such as 'What is in the picture?'.")
-    _check_text(question, "question")
     pieces = _REFERENCE.split(question.strip())
     spans = [_reference(piece) if index % 2 else piece for index, piece in enumerate(pieces)]
     regions = {span.index for span in spans if isinstance(span, RegionRef)}
@@ -140,7 +141,8 @@ def read_boxes(image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
     """The user's boxes in the picture's frame.
 
     Raises:
-        FrameError: if they are in another frame, or one is empty or not inside the picture.
+        FrameError: if they are in another frame or look like fractions, or one is empty or not
+            inside the picture.
     """
     frame = image_frame(image)
     if boxes is None:
@@ -149,8 +151,14 @@ def read_boxes(image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
         boxes = Boxes(boxes, frame) if len(boxes) else Boxes.empty(frame)
     if boxes.frame != frame:
         raise FrameError(
-            f"boxes are in frame {boxes.frame}, the picture is {frame}; "
-            "give pixels of the picture itself."
+            f"boxes are in frame {boxes.frame}, the picture is {frame}; give pixels of the picture "
+            "itself, in the frame that parfocal.images.image_frame(picture) is."
+        )
+    guess = guess_convention(boxes.xyxy.tolist(), image.size)
+    if guess is not None and guess[0] == "looks_like_unit":
+        raise FrameError(
+            f"boxes {boxes.xyxy.tolist()} look like {guess[1]}. Boxes are x1, y1, x2, y2 in pixels "
+            f"of the picture ({image.width}x{image.height})."
         )
     inside = boxes.clip()
     moved = np.abs(inside.xyxy - boxes.xyxy).max(axis=1)
@@ -166,14 +174,19 @@ def read_boxes(image: PIL.Image.Image, boxes: BoxesLike) -> Boxes:
 
 def read_phrase(phrase: str) -> str:
     """The words to locate, without outer blanks; DataError if there are none."""
+    _check_text(phrase, "phrase")
     if not phrase.strip():
         raise DataError("the phrase to locate is empty; name something, such as 'the red apple'.")
-    _check_text(phrase, "phrase")
     return phrase.strip()
 
 
 def _check_text(words: str, what: str) -> None:
-    """Refuse halves of letters, which bytes in another encoding than the terminal's become."""
+    """Refuse what is no text, and halves of letters, which bytes in another encoding become."""
+    if not isinstance(words, str):
+        raise DataError(
+            f"the {what} is {words!r}, must be text. Several at once go to ask_batch or "
+            "locate_batch."
+        )
     try:
         words.encode()
     except UnicodeEncodeError as err:
@@ -203,11 +216,16 @@ def cut_short(count: int) -> Problem:
     )
 
 
-def one_answer(options: Mapping[str, Any]) -> dict[str, Any]:
+def one_answer(options: Mapping[str, Any], config: object) -> dict[str, Any]:
     """Return options of Transformers' `generate` with one answer a question, whatever is saved.
 
+    Args:
+        options: those that are None are left out.
+        config: of the language model.
+
     Raises:
-        ConfigError: if they ask for several, or for one without tokens, or one is not known.
+        ConfigError: if they ask for several, or for one without tokens or with more than
+            the language model reads, or one is not known.
     """
     known = _known_options()
     for name in options:
@@ -215,16 +233,24 @@ def one_answer(options: Mapping[str, Any]) -> dict[str, Any]:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "See Predictor.ask for them."
             raise ConfigError(f"generation has no option {name!r}. {hint}")
-    tokens = options.get("max_new_tokens")
-    if tokens is not None and tokens < 1:
-        raise ConfigError(f"max_new_tokens is {tokens}; an answer needs 1 or more.")
-    count = options.get("num_return_sequences")
-    if count not in (None, 1):
+    chosen = {name: value for name, value in options.items() if value is not None}
+    for name in ("max_new_tokens", "num_beams"):
+        number = chosen.get(name, 1)
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigError(f"{name} is {number!r}; give a whole number, 1 or more.")
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and chosen.get("max_new_tokens", 1) > most:
+        raise ConfigError(
+            f"max_new_tokens is {chosen['max_new_tokens']}; the language model reads {most} tokens "
+            "at most, those of the question among them."
+        )
+    count = chosen.get("num_return_sequences", 1)
+    if count != 1:
         raise ConfigError(
             f"num_return_sequences is {count}, but a question has one answer. Ask it several "
             "times, with do_sample=True and another seed each time."
         )
-    return {**options, "num_return_sequences": 1}
+    return {**chosen, "num_return_sequences": 1}
 
 
 @cache
@@ -284,8 +310,8 @@ def best(boxes: Boxes, top: int) -> Boxes:
     Raises:
         ConfigError: if `top` is not a positive number.
     """
-    if top < 1:
-        raise ConfigError(f"top is {top}; give how many boxes there may be, 1 or more.")
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ConfigError(f"top is {top!r}; give how many boxes there may be, 1 or more.")
     if boxes.scores is None:
         return boxes[:top]
     return boxes[np.argsort(-boxes.scores, kind="stable")[:top]]

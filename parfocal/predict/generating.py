@@ -60,7 +60,7 @@ def generate(
         New tokens int[B, N] and, with regions, how sure the model was of each slot that it named,
         float[B, R].
     """
-    chosen = _search_options(options)
+    chosen = _search_options(options, model.config.text_config)
     beams = chosen.get("num_beams") or model.generation_config.num_beams or 1
     prompt = _prompt(model, text, features, regions, counts)
     if beams > 1 and _may_read_ahead(model, chosen) and _ends_in_words(model, text.input_ids):
@@ -94,13 +94,13 @@ def note_cut(parsed: Parsed, tokens: Tensor, processor: ParfocalProcessor) -> Pa
     return replace(parsed, problems=(*parsed.problems, cut_short(len(tokens))))
 
 
-def _search_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _search_options(options: Mapping[str, Any], config: object) -> dict[str, Any]:
     """Set the seed, and keep beams that nobody asked for from streams and samples.
 
     Raises:
-        ConfigError: if a question is to have several answers.
+        ConfigError: as `one_answer` does.
     """
-    chosen = one_answer(options)
+    chosen = one_answer(options, config)
     seed = chosen.pop("seed", None)
     if seed is not None:
         torch.manual_seed(seed)

@@ -216,12 +216,12 @@ class GenerativePeer(PeerPredictor):
             options: of Transformers' `generate`.
 
         Raises:
-            ConfigError: if a question is to have several answers.
+            ConfigError: as `one_answer` does.
         """
         ends, stops = as_ids(self.settings.eos_token_id), self.stops(task)
         settings = copy.deepcopy(self.settings)
         # What is no setting, such as a streamer, is an argument of its own.
-        chosen = one_answer(options or {})
+        chosen = one_answer(options or {}, self.model.config.get_text_config(decoder=True))
         arguments = settings.update(**{**chosen, "eos_token_id": [*ends, *stops]})
         recorder = TokenProbabilities() if settings.num_beams == 1 else None
         inputs = self._on_device(self.encode(images, prompts))

@@ -89,6 +89,18 @@ def test_predictions_survive_the_file(oracle: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_a_finished_run_is_not_written_over(oracle: Any, tmp_path: Path) -> None:
+    run_benchmark("scenes", oracle, tmp_path)
+    whole = {name: (tmp_path / name).read_bytes() for name in ("predictions.jsonl", "report.json")}
+    for _ in range(2):
+        run_benchmark("scenes", oracle, tmp_path, limit=1)
+    assert {name: (tmp_path / f"{name}.1").read_bytes() for name in whole} == whole
+    assert sorted(path.name for path in tmp_path.glob("*.json*")) == [
+        *("predictions.jsonl", "predictions.jsonl.1", "predictions.jsonl.2"),
+        *("report.json", "report.json.1", "report.json.2"),
+    ]
+
+
 def test_rescore_gives_the_same_report(oracle: Any, tmp_path: Path) -> None:
     report = run_benchmark("scenes", oracle, tmp_path)
     assert rescore("scenes", tmp_path) == report

@@ -692,20 +692,30 @@ def test_many_regions_are_described_in_numbers(wordy, picture):
     assert [answer.regions.to_json()[0] for answer in answers] == boxes
 
 
-@pytest.mark.parametrize("top", [0, -1])
+@pytest.mark.parametrize("top", [0, -1, 2.5, "5"])
 def test_proposals_are_counted_from_one(tiny_predictor, pictures, top):
-    with pytest.raises(ConfigError, match=f"top is {top};"):
+    with pytest.raises(ConfigError, match=f"top is {top!r};"):
         tiny_predictor.propose(pictures[0], top=top)
+
+
+def test_an_option_that_is_none_is_left_out(tiny_predictor, picture):
+    bare = tiny_predictor.describe(picture)
+    unset = tiny_predictor.describe(picture, max_new_tokens=None, num_beams=None)
+    assert unset.text == bare.text
+    assert unset.problems == bare.problems
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens is 0; an answer needs 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; give a whole number, 1 or more"),
+        ({"max_new_tokens": 5.5}, "max_new_tokens is 5.5; give a whole number"),
+        ({"max_new_tokens": 100_000_000}, "the language model reads 512 tokens at most"),
+        ({"num_beams": 0}, "num_beams is 0; give a whole number"),
         ({"max_new_token": 4}, "no option 'max_new_token'. Did you mean 'max_new_tokens'"),
         ({"foo": 1}, "no option 'foo'"),
     ],
-    ids=["no tokens", "misspelt", "unknown"],
+    ids=["no tokens", "half a token", "too many", "no beams", "misspelt", "unknown"],
 )
 def test_options_that_generation_has_not_are_refused(tiny_predictor, picture, options, message):
     with pytest.raises(ConfigError, match=message):

@@ -10,9 +10,11 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
+from parfocal.boxes import Boxes, Frame
 from parfocal.dialects import DIALECTS
 from parfocal.dialects.grounded import GroundedText, RegionRef
-from parfocal.errors import ConfigError, DataError
+from parfocal.errors import ConfigError, DataError, FrameError
+from parfocal.images import image_frame
 from parfocal.predict.predictor import Predictor
 from tests.unit.models.builders import build_mg_llava, build_two_towers
 
@@ -44,6 +46,27 @@ def picture(pictures) -> Image.Image:
 def test_halves_of_letters_are_refused(models, picture, door):
     with pytest.raises(DataError, match="is not whole Unicode text"):
         getattr(models["numbers"], door)(picture, "caf\udce9")
+
+
+@pytest.mark.parametrize("words", [None, ["a cat", "a dog"], 3])
+@pytest.mark.parametrize("door", ["ask", "locate"])
+def test_what_is_no_text_is_refused(models, picture, door, words):
+    with pytest.raises(DataError, match="must be text"):
+        getattr(models["numbers"], door)(picture, words)
+
+
+@pytest.mark.parametrize("boxes", [[[0.1, 0.2, 0.5, 0.9]], [[0, 0, 1, 1], [0.2, 0.2, 0.4, 0.4]]])
+def test_fractions_are_not_taken_for_pixels(models, picture, boxes):
+    with pytest.raises(FrameError, match=r"look like fractions .* with Boxes\.from_unit"):
+        models["numbers"].describe(picture, boxes, **SHORT)
+    frame = image_frame(picture)
+    models["numbers"].describe(picture, Boxes.from_unit(boxes, frame), **SHORT)
+
+
+def test_a_frame_of_another_name_is_told_how_to_make_the_right_one(models, picture):
+    boxes = Boxes([BOX], Frame("photo", *picture.size))
+    with pytest.raises(FrameError, match=r"image_frame\(picture\)"):
+        models["numbers"].describe(picture, boxes, **SHORT)
 
 
 DOORS: dict[str, Callable] = {
