@@ -88,9 +88,12 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what it would take, check every path, and stop.")
 ]
 TflopsOption = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--tflops", metavar="X", min=0.001, help="TFLOP/s that --dry-run takes a process to reach."
+        "--tflops",
+        metavar="X",
+        min=0.001,
+        help="TFLOP/s that --dry-run takes a process to reach; default: 100 on a GPU.",
     ),
 ]
 
@@ -110,7 +113,7 @@ def train(
     resume: ResumeOption = False,
     print_config: PrintConfigOption = False,
     dry_run: DryRunOption = False,
-    tflops: TflopsOption = 100.0,
+    tflops: TflopsOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Train a model from a recipe; the run folder holds the recipe, the metrics and the weights.
@@ -220,7 +223,7 @@ def _show_plan(
     before: Path | None,
     runtime: Runtime,
     accelerate: str | None,
-    tflops: float,
+    tflops: float | None,
     as_json: bool,
 ) -> None:
     """Print what the recipe would take; exit code 1 if something is missing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,16 @@ from parfocal.cli import show
 from parfocal.cli.common import console
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from parfocal.train.costs import Memory, Row
-    from parfocal.train.plan import PartPlan, Plan, StagePlan
+    from parfocal.train.plan import FeaturesPlan, PartPlan, Plan, StagePlan
 
 _BASIS = {
     "measured": "measured",
     "max_length": "at most",
+    "one_picture": "one picture",
     "pictures": "pictures only",
 }
 
@@ -34,13 +37,11 @@ def show_plan(found: Plan, as_json: bool = False) -> None:
         return
     out = console()
     if found.stages:
-        out.print(plan_table(found))
-        out.print()
-        out.print(
-            f"hours at an assumed {found.tflops:g} TFLOP/s for each of {found.processes} "
-            "processes; a multiply-add is 2 FLOPs",
-            soft_wrap=True,
-        )
+        for table in plan_tables(found, out):
+            print_whole(table, out)
+            out.print()
+        for line in _assumed(found):
+            out.print(line, soft_wrap=True)
     else:
         out.print("no stage is left to train")
     for name in found.to_fetch:
@@ -70,29 +71,82 @@ def show_arms(rows: Sequence[Mapping[str, Any]], as_json: bool = False) -> None:
     for row in rows:
         cells = (value if isinstance(value, str) else f"{value:,}" for value in row.values())
         table.add_row(*cells)
-    console().print(table)
+    print_whole(table, console())
 
 
-def plan_table(found: Plan) -> Table:
+def print_whole(table: Table, out: Console) -> None:
+    """Print a table whose columns do not wrap; lines grow too long before anything is cut."""
+    out.width = max(out.width, _width(table, out))
+    out.print(table)
+
+
+def _width(table: Table, out: Console) -> int:
+    return out.measure(table, options=out.options.update(width=10_000)).maximum
+
+
+def plan_tables(found: Plan, out: Console) -> list[Table]:
+    """The stages in one table, or in as few as are needed for them to fit."""
+    tables: list[Table] = []
+    for count in range(1, len(found.stages) + 1):
+        size = math.ceil(len(found.stages) / count)
+        firsts = range(0, len(found.stages), size)
+        tables = [plan_table(found, found.stages[first : first + size]) for first in firsts]
+        if all(_width(table, out) <= out.width for table in tables):
+            break
+    return tables
+
+
+def _assumed(found: Plan) -> Iterator[str]:
+    """What the numbers rest on."""
+    if found.device == "cuda":
+        yield f"memory: of a process on a GPU, with {found.attention} attention"
+        yield (
+            f"host memory: processes on one machine: {found.processes}; each builds the whole "
+            "model in float32 before anything is divided or goes to a GPU"
+        )
+    elif found.attention == "turns":
+        yield "memory: on CPUs; attention by turns keeps less than is counted here, all pairs"
+    else:
+        yield f"memory: on CPUs, with {found.attention} attention"
+    if found.tflops is None:
+        yield "no hours: no GPU is here; --tflops X says what a process reaches"
+    else:
+        yield (
+            f"hours at an assumed {found.tflops:g} TFLOP/s for each of {found.processes} "
+            "processes; a multiply-add is 2 FLOPs"
+        )
+    if any(stage.row and stage.row.basis == "one_picture" for stage in found.stages):
+        yield (
+            "tokens: as much text as there may be beside one picture, as the data are not here; "
+            "further frames of videos, and the work of object images, come on top"
+        )
+    if found.free is not None:
+        yield (
+            "features: at most, in float32, each picture once; "
+            f"{found.free / 1e9:,.1f} GB are free on the disk"
+        )
+
+
+def plan_table(found: Plan, stages: Sequence[StagePlan]) -> Table:
     """One column a stage: counts, data, tokens of a mean row, work, memory and hours."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     table.add_column(f"{found.recipe}, {found.budget}", no_wrap=True)
-    for stage in found.stages:
-        table.add_column(stage.name, justify="right")
-    for group in (_parameters(found), _data(found), _row(), _costs()):
+    for stage in stages:
+        table.add_column(stage.name, justify="right", no_wrap=True)
+    for group in (_parameters(found), _data(found), _row(), _costs(), _features(found)):
         for label, cell in group:
-            table.add_row(label, *(cell(stage) for stage in found.stages))
+            table.add_row(label, *map(cell, stages))
         table.add_section()
     return table
 
 
-Lines = Iterator[tuple[str, "Callable[[StagePlan], str]"]]
+Rows = Iterator[tuple[str, "Callable[[StagePlan], str]"]]
 
 
-def _parameters(found: Plan) -> Lines:
+def _parameters(found: Plan) -> Rows:
     yield "trained parameters", lambda stage: f"{stage.trained:,}"
     yield "frozen parameters", lambda stage: f"{stage.frozen:,}"
     names = dict.fromkeys(part.name for stage in found.stages for part in stage.parts)
@@ -100,19 +154,19 @@ def _parameters(found: Plan) -> Lines:
         yield f"  {name}", partial(_part, name=name)
 
 
-def _data(found: Plan) -> Lines:
+def _data(found: Plan) -> Rows:
     yield "samples", lambda stage: _whole(stage.samples)
     yield "optimiser steps", lambda stage: _whole(stage.steps)
     yield "samples a step", lambda stage: f"{stage.batch_size:,}"
     yield (
-        "  processes x batches x samples",
+        "  processes x batches of",
         lambda stage: (
-            f"{found.processes} x {_whole(stage.accumulation)} x {_whole(stage.micro_batch)}"
+            f"{found.processes} x {_whole(stage.accumulation)} of {_whole(stage.micro_batch)}"
         ),
     )
 
 
-def _row() -> Lines:
+def _row() -> Rows:
     yield "tokens a row", lambda stage: _tokens(stage.row, lambda row: row.tokens)
     yield "  image", lambda stage: _tokens(stage.row, lambda row: row.image)
     yield "  region slots", lambda stage: _tokens(stage.row, lambda row: row.regions)
@@ -121,7 +175,7 @@ def _row() -> Lines:
     yield "tokens", lambda stage: _whole(stage.tokens)
 
 
-def _costs() -> Lines:
+def _costs() -> Rows:
     yield "work, PFLOP", lambda stage: _small(stage.flops, 1e15)
     yield "memory a process, GB", lambda stage: _bytes(stage.memory, lambda held: held.total)
     yield "  weights", lambda stage: _bytes(stage.memory, lambda held: held.weights)
@@ -129,7 +183,15 @@ def _costs() -> Lines:
     yield "  gradients", lambda stage: _bytes(stage.memory, lambda held: held.gradients)
     yield "  the optimiser's moments", lambda stage: _bytes(stage.memory, lambda held: held.moments)
     yield "  activations", lambda stage: _bytes(stage.memory, lambda held: held.activations)
+    yield "host memory a machine, GB", lambda stage: _giga(stage.host)
     yield "hours", lambda stage: _small(stage.hours, 1.0)
+
+
+def _features(found: Plan) -> Rows:
+    if any(stage.features for stage in found.stages):
+        yield "features a picture, MB", lambda stage: _kept(stage, lambda kept: kept.picture, 1e6)
+        yield "  pictures", lambda stage: _whole(stage.features and stage.features.pictures)
+        yield "  of all, GB", lambda stage: _kept(stage, lambda kept: kept.size, 1e9)
 
 
 def _part(stage: StagePlan, name: str) -> str:
@@ -167,4 +229,12 @@ def _tokens(row: Row | None, of: Callable[[Row], float]) -> str:
 
 
 def _bytes(memory: Memory | None, of: Callable[[Memory], int]) -> str:
-    return "-" if memory is None else f"{of(memory) / 1e9:,.2f}"
+    return "-" if memory is None else _giga(of(memory))
+
+
+def _giga(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e9:,.2f}"
+
+
+def _kept(stage: StagePlan, of: Callable[[FeaturesPlan], int | None], unit: float) -> str:
+    return "-" if stage.features is None else _small(of(stage.features), unit)

@@ -1,7 +1,4 @@
-"""What can be known of a stage before it runs: what is missing, and how long its rows are.
-
-Everything that is wrong is collected; nothing is fetched.
-"""
+"""What is wrong with a stage before it runs: all of it is collected, and nothing is fetched."""
 
 from __future__ import annotations
 
@@ -9,12 +6,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from transformers import GenerationConfig
 from transformers.integrations import get_available_reporting_integrations
 
@@ -22,19 +17,14 @@ from parfocal.data.leaks import load_benchmarks
 from parfocal.data.mixing import OpenMixture, task_views
 from parfocal.data.mixture import LOCAL_BUILDERS, MixtureSource
 from parfocal.data.mixture_sources import OpenSource
-from parfocal.data.sample import Sample
 from parfocal.data.scenes.catalogue import KINDS
-from parfocal.data.scenes.sprites import art_path
 from parfocal.errors import ConfigError, ParfocalError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.modeling import ParfocalForConditionalGeneration
-from parfocal.models.processing import ParfocalProcessor
-from parfocal.models.text_batch import IGNORED
 from parfocal.train.adapters import add_adapters
 from parfocal.train.arguments import divide
 from parfocal.train.context import StageContext
-from parfocal.train.costs import Row, meta_model, slot_tokens
-from parfocal.train.data import AnswerCollator, conversations
+from parfocal.train.costs import meta_model
 from parfocal.train.detection import DetectionObjective
 from parfocal.train.language import LanguageObjective
 from parfocal.train.optimizers import check_names
@@ -43,10 +33,9 @@ from parfocal.train.quantize import check_installed, check_layers
 from parfocal.train.recipe import Recipe, Stage
 from parfocal.train.rows import check_rows
 from parfocal.train.runtime import Runtime
-from parfocal.train.stages import check_aligned, open_stage, scenes_of, scored_rows
+from parfocal.train.stages import check_aligned, open_stage, scored_rows
 
 ROWS = 3  # of each source, whose pictures are opened
-MEASURED = 16  # Samples of a stage, whose text is measured
 
 
 @dataclass
@@ -287,103 +276,3 @@ def _check_rows(source: OpenSource, found: Findings) -> None:
 
     for row in range(min(ROWS, len(source))):
         found.attempt(partial(look, row), f"source {source.name!r}: ")
-
-
-def measure(
-    recipe: Recipe,
-    stage: Stage,
-    model: ParfocalForConditionalGeneration,
-    processor: ParfocalProcessor | None,
-    opened: OpenMixture | None,
-    found: Findings,
-) -> Row | None:
-    """Measure the rows of a stage on its first Samples, or take them to be as long as they may be.
-
-    Args:
-        recipe: whose stage it is.
-        stage: one of them.
-        model: of the recipe.
-        processor: of the model; None if its tokenizer is not here.
-        opened: the stage's mixture, if it could be opened.
-        found: is told what cannot be read.
-
-    Returns:
-        None where nothing can be measured and no length is given.
-    """
-    if stage.objective == "detection":
-        return Row(0.0, 0.0, 0.0, 0.0, 0, 1.0, 0.0, "pictures")
-    slots = model.num_slots
-    if processor is not None:
-
-        def read() -> Row | None:
-            samples = _first_samples(recipe, stage, processor, opened, found)
-            return _measured(samples, AnswerCollator(processor, stage.max_length, slots=slots))
-
-        row: Row | None = found.attempt(read, f"stage {stage.name!r}: ")
-        if row is not None:
-            return row
-    if not stage.max_length:
-        return None
-    image, regions, text = model.num_image_tokens, slot_tokens(model), stage.max_length
-    longest = image + regions + text
-    return Row(
-        float(image), float(regions), float(text), float(text), longest, 1.0, 0.0, "max_length"
-    )
-
-
-def _first_samples(
-    recipe: Recipe,
-    stage: Stage,
-    processor: ParfocalProcessor,
-    opened: OpenMixture | None,
-    found: Findings,
-) -> list[Sample]:
-    """The first Samples of a mixture, or some scenes; none where these cannot be had."""
-    if opened is not None:
-        return [_blank(sample) for sample in islice(opened.iterate(), MEASURED)]
-    if stage.mixture is not None:
-        return []
-    if not art_path().exists():
-        found.to_fetch.append("the art of the seeded scenes (16 MB)")
-        return []
-    scenes = scenes_of(recipe, "train", MEASURED)
-    asked = conversations(scenes, processor, recipe.seed)
-    return [asked[index] for index in range(len(asked))]
-
-
-def _blank(sample: Sample) -> Sample:
-    """The same Sample with empty pictures of the declared sizes: no file is needed to count."""
-    images = [
-        image
-        if image.path is None and image.parent is not None
-        else dataclasses.replace(image, pixels=Image.new("RGB", (image.width, image.height)))
-        for image in sample.images
-    ]
-    return dataclasses.replace(sample, images=tuple(images))
-
-
-def _measured(samples: list[Sample], collate: AnswerCollator) -> Row | None:
-    if not samples:
-        return None
-    batch = collate(samples)
-    text, settings = batch["text"], collate.processor.settings
-    ids = settings.token_ids
-    per_slot = 2 if settings.layout == "interleaved" else 1
-    pictures = sum(batch["pictures"]) / len(samples)
-    image = _mean((text.input_ids == ids.image) | (text.input_ids == ids.object))
-    slots = pictures * settings.num_slots * per_slot
-    return Row(
-        image=image,
-        regions=slots,
-        text=_mean(text.attention_mask) - image - slots,
-        learned=_mean(text.labels[:, 1:] != IGNORED),
-        longest=int(text.attention_mask.sum(1).max()),
-        pictures=pictures,
-        objects=0.0 if text.object_mask is None else _mean(text.object_mask),
-        basis="measured",
-    )
-
-
-def _mean(counted: Tensor) -> float:
-    """Mean over rows of how much is counted in each, [B, L]."""
-    return float(counted.double().sum(1).mean())

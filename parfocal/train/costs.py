@@ -28,7 +28,8 @@ Memory of a process, in bytes:
 - gradients: 4 a parameter that trains; twice that with several processes, for what they exchange.
 - moments: AdamW's, 8 a parameter that trains; Muon's, 4.
 - activations: what autograd keeps of a row, counted by a run without memory, times the rows at a
-  time, all as long as the longest. With bfloat16 half of it outside the language model, which runs
+  time, all as long as the longest. On CPUs attention keeps all pairs; by turns, in truth, fewer.
+  With bfloat16 half of it outside the language model, which runs
   in bfloat16. Checkpointed layers keep their float32 input and, one at a time, all else.
 
 Left out: padding, that Samples can share rows, the objective's own heads, the class heads of
@@ -51,12 +52,12 @@ from parfocal.models.config import ParfocalConfig
 from parfocal.models.info import part_modules
 from parfocal.models.modeling import ParfocalForConditionalGeneration
 from parfocal.models.proposer import Regions
+from parfocal.train import fused
 from parfocal.train.optimizers import by_muon
 from parfocal.train.quantize import BITS, linear_layers
 from parfocal.train.recipe import Objective, Stage
-from parfocal.train.runtime import attention
 
-Basis = Literal["measured", "max_length", "pictures"]
+Basis = Literal["measured", "max_length", "one_picture", "pictures"]
 
 # part -> the parts before it, whose gradients pass through it
 _BEFORE: Mapping[str, frozenset[str]] = {
@@ -88,7 +89,8 @@ class Row:
         pictures: how many it shows.
         objects: how many object images it shows.
         basis: `measured` on the first Samples; `max_length` where the text was not to be measured
-            and is taken to be as long as it may be; `pictures` for an objective without text.
+            and is taken to be as long as it may be; `one_picture` where the Samples were not to be
+            had either, and one picture stands for theirs; `pictures` for an objective without text.
     """
 
     image: float
@@ -215,6 +217,7 @@ def process_memory(
     micro_batch: int,
     world: int,
     bf16: bool,
+    attention: str = "sdpa",
 ) -> Memory:
     """Estimate what a process needs; the module has the formulas.
 
@@ -225,6 +228,7 @@ def process_memory(
         micro_batch: rows at a time.
         world: number of processes.
         bf16: whether it computes in bfloat16.
+        attention: of the language model, a name that Transformers knows.
     """
     parts, passed = part_modules(model), gradient_parts(model, stage.objective)
     packed = _quantized_sizes(model, stage)
@@ -237,12 +241,30 @@ def process_memory(
         copies=2 * copied + max(packed, default=0) * (2 if bf16 else 4),
         gradients=4 * trained * (1 if world == 1 else 2),
         moments=8 * trained - 4 * _of_muon(model, stage),
-        activations=micro_batch * _row_activations(model, stage, row, bf16),
+        activations=micro_batch * _row_activations(model, stage, row, bf16, attention),
     )
 
 
+def host_memory(model: nn.Module, memory: Memory | None, processes: int, cuda: bool) -> int | None:
+    """Estimate what the memory of a machine itself holds of a stage, in bytes.
+
+    Each process builds the whole model in float32, and divides or hands it on only then. At the end
+    of a stage the main one builds another, beside what was trained if that is here and not on GPUs.
+
+    Args:
+        model: as in `row_flops`.
+        memory: of a process; None where it is not known.
+        processes: on the machine.
+        cuda: they train on GPUs, which hold all else.
+    """
+    whole = 4 * _size(model)
+    if cuda:
+        return processes * whole
+    return None if memory is None else max(processes * max(whole, memory.total), 2 * whole)
+
+
 def _row_activations(
-    model: ParfocalForConditionalGeneration, stage: Stage, row: Row, bf16: bool
+    model: ParfocalForConditionalGeneration, stage: Stage, row: Row, bf16: bool, attention: str
 ) -> int:
     seen = _kept(model, lambda: _look(model)) // (2 if bf16 else 1)
     kept = math.ceil(seen * (row.pictures + row.objects))
@@ -252,7 +274,7 @@ def _row_activations(
     table: Any = model.get_input_embeddings().weight
     leaves = bool(kinds & _BEFORE["text"]) or table.requires_grad
     text = model.text.to(torch.bfloat16 if bf16 else torch.float32).train()
-    text.set_attn_implementation(attention())
+    text.set_attn_implementation(fused.NAME if attention == "sdpa" else attention)
     body = _kept(model, lambda: _read(model, row.longest, leaves))
     if stage.gradient_checkpointing:
         config = model.config.text_config

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,8 @@ from parfocal.models.processing import ParfocalProcessor
 from parfocal.models.proposer import Candidates
 from parfocal.models.vision import VisionFeatures
 from parfocal.train.checkpoints import sync
+from parfocal.train.recipe import Stage
+from parfocal.train.unseen import blank_picture
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +194,31 @@ def picture_key(image: ImageRef) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def kept_for(stage: Stage) -> bool:
+    """Whether features are kept for a stage, which is to see pictures the same all the time."""
+    seeing = ("vision", "proposer", "refiner")
+    reads = stage.mixture is not None and stage.objective == "language"
+    return reads and not any(stage.trains(part) for part in seeing)
+
+
+def entry_bytes(model: ParfocalForConditionalGeneration) -> int:
+    """Count the bytes that are kept of a picture, all of them as float32.
+
+    Args:
+        model: on the meta device.
+    """
+    with torch.no_grad(), torch.device("meta"):
+        seen = model.perceive(blank_picture(model.config))
+    return sum(value.nbytes for value in _row(seen, 0).values())
+
+
+def free_bytes(folder: Path) -> tuple[int, int]:
+    """Return what is free on the disk of a folder that need not exist, and what entries take."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    held = sum(path.stat().st_size for path in folder.glob(f"*/*{_SUFFIX}"))
+    return shutil.disk_usage(there).free, held
+
+
 def fill(
     cache: FeatureCache,
     model: ParfocalForConditionalGeneration,
@@ -221,7 +249,7 @@ def fill(
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=cache.bf16):
             seen = model.perceive([value.to(device) for value in pixels])
         for row, key in enumerate(batch):
-            entries[key] = _row(seen, row)
+            entries[key] = {name: value.cpu() for name, value in _row(seen, row).items()}
             size += sum(value.nbytes for value in entries[key].values())
         if size >= SHARD_BYTES:
             cache.write(entries)
@@ -253,15 +281,13 @@ def _missing(
 
 
 def _row(seen: Perception, row: int) -> dict[str, Tensor]:
-    """One picture's entry, on the CPU, without the maps that only the proposer reads."""
+    """One picture's entry, without the maps that only the proposer reads."""
     lists = {"tokens": seen.vision.tokens, "levels": seen.vision.levels}
     entry = {
-        f"{name}.{index}": value[row].cpu()
+        f"{name}.{index}": value[row]
         for name, values in lists.items()
         for index, value in enumerate(values)
     }
     if seen.candidates is not None:
-        entry["boxes"], entry["scores"] = (
-            seen.candidates.boxes[row].cpu(), seen.candidates.scores[row].cpu(),
-        )  # fmt: skip
+        entry["boxes"], entry["scores"] = seen.candidates.boxes[row], seen.candidates.scores[row]
     return entry

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
+
+from parfocal.data.mixing import OpenMixture
 from parfocal.errors import ConfigError
 from parfocal.models.config import ParfocalConfig
 from parfocal.models.info import part_modules, prefill_flops
@@ -20,20 +24,30 @@ from parfocal.train.checks import (
     check_benchmarks,
     check_machine,
     check_settings,
-    measure,
     open_data,
     prepare,
 )
-from parfocal.train.costs import Memory, Row, meta_model, process_memory, row_flops
+from parfocal.train.costs import (
+    Memory,
+    Row,
+    host_memory,
+    meta_model,
+    process_memory,
+    row_flops,
+)
+from parfocal.train.feature_cache import entry_bytes, free_bytes, kept_for
+from parfocal.train.measure import measure
 from parfocal.train.parameters import trainable_counts
 from parfocal.train.recipe import Recipe, Stage
-from parfocal.train.runtime import Runtime
+from parfocal.train.runtime import Runtime, attention
 from parfocal.train.stages import counted
 from parfocal.train.start import start_problems
+from parfocal.train.turn_attention import attention_for
 from parfocal.train.typed import build
 
 SCHEMA = "parfocal.plan/1"
-TFLOPS = 100.0  # of a device, assumed where nobody says: what it reaches is not known beforehand
+TFLOPS = 100.0  # of a GPU, assumed where nobody says: what it reaches is not known beforehand
+FOR_GPUS = 10**9  # parameters from which on a model is planned for GPUs, also where none is
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,21 @@ class PartPlan:
     trained: int
     frozen: int
     flops: int | None
+
+
+@dataclass(frozen=True)
+class FeaturesPlan:
+    """What `--features` keeps for a stage.
+
+    Attributes:
+        picture: bytes of one, in float32.
+        pictures: how many, if each row shows another; None where rows are not known.
+        size: bytes of them all.
+    """
+
+    picture: int
+    pictures: int | None
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +101,9 @@ class StagePlan:
         tokens: of all samples.
         flops: of all samples, forward and backward.
         memory: of a process.
+        host: bytes of the machine itself, with all processes on it; see `host_memory`.
         hours: at the plan's rate.
+        features: that are kept; None where none are.
     """
 
     name: str
@@ -89,7 +120,9 @@ class StagePlan:
     tokens: int | None
     flops: int | None
     memory: Memory | None
+    host: int | None
     hours: float | None
+    features: FeaturesPlan | None
 
 
 @dataclass(frozen=True)
@@ -101,20 +134,26 @@ class Plan:
         budget: which of its sizes.
         model: name of the preset.
         processes: that share every step.
-        tflops: what each of them is assumed to reach, in TFLOP/s.
+        tflops: what each of them is assumed to reach, in TFLOP/s; None where that is not known.
+        device: that memory is counted for: a GPU where one is here, and for large models.
+        attention: of the language model there.
         stages: in order.
         to_fetch: what the run would fetch from a network.
         problems: sentences about what would stop the run.
+        free: bytes on the disk of the features; None where none are kept.
     """
 
     recipe: str
     budget: str
     model: str
     processes: int
-    tflops: float
+    tflops: float | None
+    device: Literal["cuda", "cpu"]
+    attention: str
     stages: tuple[StagePlan, ...]
     to_fetch: tuple[str, ...]
     problems: tuple[str, ...]
+    free: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -140,7 +179,7 @@ def plan(
     runtime: Runtime,
     *,
     benchmarks: Collection[str],
-    tflops: float = TFLOPS,
+    tflops: float | None = None,
     done: Collection[str] = (),
     divided: Collection[str] = (),
     problems: Sequence[str] = (),
@@ -154,7 +193,8 @@ def plan(
         runtime: says which stages are run, where the files are and how a step is divided; 0
             processes are one.
         benchmarks: names of those that recipes can run.
-        tflops: what a process is assumed to reach, in TFLOP/s.
+        tflops: what a process is assumed to reach, in TFLOP/s; None: `TFLOPS` if a GPU is here,
+            otherwise no hours are counted.
         done: names of stages that are left out, as a run that goes on has them; the weights that it
             began with are then not asked for.
         divided: of `divided_states`: what each process is to hold its part of alone.
@@ -171,19 +211,26 @@ def plan(
     left = [stage for stage in recipe.stages if stage.name in asked and stage.name not in done]
     found.problems += start_problems(model, recipe, left, done)
     found.attempt(lambda: check_benchmarks(recipe, benchmarks))
+    here = torch.cuda.is_available()
+    rate = TFLOPS if tflops is None and here else tflops
+    cuda = here or sum(value.numel() for value in model.parameters()) >= FOR_GPUS
     planner = _Planner(
-        recipe, config, processor, runtime, tflops, prefill_flops(model, 1), divided, found
+        recipe, config, processor, runtime, rate, cuda, prefill_flops(model, 1), divided, found
     )
     stages = tuple(planner.stage(stage) for stage in left)
+    free = planner.free(stages) if runtime.features else None
     return Plan(
         recipe=recipe.name,
         budget=recipe.budget,
         model=recipe.model,
         processes=planner.processes,
-        tflops=tflops,
+        tflops=rate,
+        device="cuda" if cuda else "cpu",
+        attention=attention_for(config.text_config.model_type, cuda),
         stages=stages,
         to_fetch=tuple(dict.fromkeys(found.to_fetch)),
         problems=tuple(dict.fromkeys(found.problems)),
+        free=free,
     )
 
 
@@ -195,7 +242,8 @@ class _Planner:
     config: ParfocalConfig
     processor: ParfocalProcessor | None
     runtime: Runtime
-    tflops: float
+    tflops: float | None
+    cuda: bool
     forward: Mapping[str, int]
     divided: Collection[str]
     found: Findings
@@ -221,7 +269,9 @@ class _Planner:
             flops = samples * sum(part.flops or 0 for part in parts)
         if row is not None and division is not None:
             micro = division[0]
-            memory = process_memory(model, stage, row, micro, self.processes, recipe.bf16)
+            memory = process_memory(
+                model, stage, row, micro, self.processes, recipe.bf16, attention(self.cuda)
+            )
             memory = memory.divided(self.divided, self.processes)
         trained, frozen = trainable_counts(model, stage.first_row)
         return StagePlan(
@@ -239,8 +289,47 @@ class _Planner:
             tokens=round(samples * row.tokens) if row and samples else None,
             flops=flops,
             memory=memory,
-            hours=flops and flops / (self.processes * self.tflops * 1e12) / 3600,
+            host=host_memory(model, memory, self.processes, self.cuda),
+            hours=self._hours(flops),
+            features=self._features(stage, model, row, opened, samples),
         )
+
+    def _hours(self, flops: int | None) -> float | None:
+        if flops is None or self.tflops is None:
+            return None
+        return flops / (self.processes * self.tflops * 1e12) / 3600
+
+    def _features(
+        self,
+        stage: Stage,
+        model: ParfocalForConditionalGeneration,
+        row: Row | None,
+        opened: OpenMixture | None,
+        samples: int,
+    ) -> FeaturesPlan | None:
+        if not self.runtime.features or not kept_for(stage):
+            return None
+        picture, pictures = entry_bytes(model), None
+        if opened is not None and row is not None:
+            rows = sum(map(len, opened.sources))
+            pictures = round(row.pictures * (rows if opened.expands else min(rows, samples)))
+        return FeaturesPlan(picture, pictures, None if pictures is None else picture * pictures)
+
+    def free(self, stages: Sequence[StagePlan]) -> int:
+        """Return what is free where features are kept, and note if they do not fit there."""
+        folder, data = Path(self.runtime.features), {}
+        mixtures = {stage.name: stage.mixture for stage in self.recipe.stages}
+        for stage in stages:
+            if stage.features and stage.features.size:
+                data[mixtures[stage.name]] = stage.features.size  # once, if stages share pictures
+        free, held = free_bytes(folder)
+        if sum(data.values()) > free + held:
+            self.found.problems.append(
+                f"--features keeps up to {sum(data.values()) / 1e9:,.1f} GB, and {folder} has "
+                f"{free / 1e9:,.1f} GB free. Name a folder on a larger disk, or leave --features "
+                "out."
+            )
+        return free
 
     def _parts(
         self, model: ParfocalForConditionalGeneration, stage: Stage, row: Row | None

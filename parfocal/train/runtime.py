@@ -85,10 +85,13 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def attention() -> str:
+def attention(cuda: bool | None = None) -> str:
     """The attention of language models in training, a name that Transformers knows.
 
     Fused attention keeps far less in memory; on a CPU its way back takes longer with the masks of
     packed rows.
+
+    Args:
+        cuda: on a GPU; None: if one is here.
     """
-    return "sdpa" if torch.cuda.is_available() else "eager"
+    return "sdpa" if (torch.cuda.is_available() if cuda is None else cuda) else "eager"

@@ -36,13 +36,15 @@ FAMILIES = frozenset({"llama", "mistral", "phi3", "qwen2", "qwen3"})
 """Language models whose attention is scores, softmax and a mean, and nothing else."""
 
 
-def attention_for(family: str) -> str:
+def attention_for(family: str, cuda: bool | None = None) -> str:
     """The attention that a language model trains with, a name that Transformers knows.
 
     Args:
         family: `model_type` of its configuration.
+        cuda: on a GPU; None: if one is here.
     """
-    return NAME if family in FAMILIES and not torch.cuda.is_available() else attention()
+    cuda = torch.cuda.is_available() if cuda is None else cuda
+    return NAME if family in FAMILIES and not cuda else attention(cuda)
 
 
 @dataclass

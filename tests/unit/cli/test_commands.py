@@ -536,7 +536,8 @@ def test_a_dry_run_of_a_run_that_goes_on_is_of_what_is_left(run, tmp_path, monke
         assert not divided
         seen.append((recipe, config, done))
         count = runtime.processes
-        return Plan(recipe.name, recipe.budget, recipe.model, count, tflops, (), (), ())
+        head = (recipe.name, recipe.budget, recipe.model, count, tflops)
+        return Plan(*head, "cpu", "eager", (), (), ())
 
     monkeypatch.setattr("parfocal.train.plan.plan", plan)
     parts = "parfocal.recipes.parts_of_run"

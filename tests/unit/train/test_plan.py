@@ -16,11 +16,12 @@ from parfocal.data.readers import scenes
 from parfocal.errors import ConfigError
 from parfocal.models.info import config_info, part_modules, prefill_flops
 from parfocal.models.presets import PRESETS, get_preset
-from parfocal.train import checks, quantize
+from parfocal.train import checks, feature_cache, measure, quantize
 from parfocal.train.adapters import add_adapters
 from parfocal.train.context import StageContext
 from parfocal.train.costs import Row, meta_model, process_memory, row_flops
 from parfocal.train.data import AnswerCollator
+from parfocal.train.feature_cache import entry_bytes
 from parfocal.train.language import LanguageObjective
 from parfocal.train.parameters import freeze, trainable_counts
 from parfocal.train.plan import Plan, plan
@@ -64,11 +65,13 @@ def planned(folder, tiny_parts):
         data=folder,
         done=(),
         only=(),
+        features="",
+        tflops=0.5,
         **changes,
     ):
         recipe = Recipe("demo", "tiny", stages, **{"bf16": False, "sides": (64,), **changes})
-        runtime = Runtime(str(data), micro_batch, stages=only, processes=processes)
-        terms = {"benchmarks": ("scenes",), "tflops": 0.5, "done": done}
+        runtime = Runtime(str(data), micro_batch, str(features), only, processes=processes)
+        terms = {"benchmarks": ("scenes",), "tflops": tflops, "done": done}
         return plan(recipe, *tiny_parts, runtime, **terms)
 
     return make
@@ -167,11 +170,81 @@ def test_a_plan_adds_up(planned, tiny_parts, folder):
 def test_what_cannot_be_measured_is_said(planned, tmp_path):
     limited, open_ended = planned(TALK, dataclasses.replace(TALK, name="any", max_length=0),
                                   data=tmp_path).stages  # fmt: skip
-    assert (limited.row.basis, limited.row.text, limited.row.longest) == ("max_length", 90, 105)
+    assert (limited.row.basis, limited.row.text, limited.row.longest) == ("one_picture", 90, 105)
     assert limited.memory is not None
     assert (limited.samples, limited.steps, limited.flops, limited.hours) == (None,) * 4
     assert (open_ended.row, open_ended.memory, open_ended.tokens) == (None, None, None)
     assert open_ended.parts[0].flops is None
+
+
+def test_rows_that_are_not_measured_have_the_pictures_of_their_samples(tiny_parts, toy_talk):
+    model, picture = frozen_model(tiny_parts[0], TALK), toy_talk[0].images[0]
+    frame = dataclasses.replace(picture, path="clip.mp4", pixels=None)
+    frames = tuple(dataclasses.replace(frame, video_frame=number) for number in range(3))
+    video = dataclasses.replace(toy_talk[0], images=frames)
+    row = measure._at_most(model, TALK, [video, toy_talk[1]])
+    assert (row.basis, row.pictures, row.image, row.regions) == ("max_length", 2, 18, 12)
+    assert row.longest == 3 * (9 + 6) + 90
+
+
+def test_no_hours_are_guessed_without_a_gpu(planned, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = planned(TALK, tflops=None)
+    assert (found.tflops, found.device, found.stages[0].hours) == (None, "cpu", None)
+    show_plan(found)
+    assert "no hours: no GPU is here; --tflops X says" in capsys.readouterr().out
+
+
+def test_large_models_are_planned_for_gpus(planned, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    here = planned(TALK, processes=2)
+    (stage,) = here.stages
+    assert (here.device, here.attention) == ("cpu", "turns")
+    assert stage.host == 2 * stage.memory.total
+    monkeypatch.setattr("parfocal.train.plan.FOR_GPUS", 1)
+    there = planned(TALK, processes=2)
+    (other,) = there.stages
+    assert (there.device, there.attention) == ("cuda", "sdpa")
+    assert other.memory.activations < stage.memory.activations
+    assert other.host == 2 * 4 * (stage.trained + stage.frozen)  # all of it, in each process
+
+
+def test_fused_attention_keeps_no_pairs_but_the_mask(tiny_parts):
+    def kept(length: int, attention: str) -> int:
+        model, row = frozen_model(tiny_parts[0], TALK), dataclasses.replace(ROW, longest=length)
+        memory = process_memory(model, TALK, row, 1, 1, bf16=True, attention=attention)
+        return memory.activations - 4 * length**2
+
+    assert kept(4096, "sdpa") < 2 * kept(2048, "sdpa")
+    assert kept(4096, "eager") > 3.5 * kept(2048, "eager")
+
+
+def test_features_are_counted_as_they_are_kept(planned, make_model, tiny_parts, folder):
+    real = make_model()
+    seen = feature_cache._row(real.perceive(feature_cache.blank_picture(real.config)), 0)
+    size = entry_bytes(meta_model(tiny_parts[0]))
+    assert size == sum(value.nbytes for value in seen.values())
+    found = planned(TALK, features=folder / "seen")
+    (kept,) = (stage.features for stage in found.stages)
+    assert (kept.picture, kept.pictures, kept.size) == (size, 4, 4 * size)  # once, not each epoch
+    assert found.problems == () and found.free > 0 and not (folder / "seen").exists()
+    sees = dataclasses.replace(TALK, name="sees", trainable=("vision",))
+    assert [stage.features for stage in planned(TALK, sees, features=folder).stages][1] is None
+
+
+def test_features_that_do_not_fit_are_a_problem(planned, folder, monkeypatch, capsys):
+    monkeypatch.setattr("parfocal.train.plan.free_bytes", lambda folder: (10, 0))
+    again = dataclasses.replace(TALK, name="again")
+    found = planned(TALK, again, features=folder)  # the same pictures, once
+    (problem,) = found.problems
+    assert problem.startswith("--features keeps up to 0.0 GB, and ")
+    monkeypatch.setattr("parfocal.train.plan.free_bytes",
+                        lambda folder: (10, found.stages[0].features.size))  # fmt: skip
+    found = planned(TALK, again, features=folder)
+    assert found.problems == ()
+    show_plan(found)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "pictures 4 4" in lines
 
 
 def test_detection_reads_no_text(planned):
@@ -185,10 +258,10 @@ def test_detection_reads_no_text(planned):
 def test_scenes_are_measured_where_their_art_is(planned, monkeypatch, tmp_path, toy_bank):
     stage = dataclasses.replace(TALK, mixture=None, samples=8, max_length=0)
     monkeypatch.setattr(scenes, "load_sprites", lambda: toy_bank)
-    monkeypatch.setattr(checks, "art_path", lambda: tmp_path)
+    monkeypatch.setattr(measure, "art_path", lambda: tmp_path)
     found = planned(stage)
     assert (found.stages[0].row.basis, found.to_fetch) == ("measured", ())
-    monkeypatch.setattr(checks, "art_path", lambda: tmp_path / "none.tgz")
+    monkeypatch.setattr(measure, "art_path", lambda: tmp_path / "none.tgz")
     found = planned(stage)
     assert (found.stages[0].row, found.problems) == (None, ())
     assert found.to_fetch == ("the art of the seeded scenes (16 MB)",)
@@ -273,7 +346,8 @@ def test_activations_are_what_a_real_step_keeps(make_model, tiny_parts, toy_talk
     row = dataclasses.replace(
         ROW, longest=text.input_ids.shape[1], learned=float((text.labels != -100).sum())
     )
-    memory = process_memory(frozen_model(tiny_parts[0], stage), stage, row, 1, 1, bf16=False)
+    planned = frozen_model(tiny_parts[0], stage)
+    memory = process_memory(planned, stage, row, 1, 1, bf16=False, attention="eager")
     assert memory.activations == pytest.approx(kept_by_step(model, batch), rel=0.2)
 
 
@@ -417,7 +491,7 @@ def test_a_plan_is_shown(planned, capsys, monkeypatch):
     find, talk = found.stages
     assert f"trained parameters {find.trained:,} {talk.trained:,}" in lines
     assert "optimiser steps 5 3" in lines
-    assert "processes x batches x samples 1 x 1 x 4 1 x 1 x 4" in lines
+    assert "processes x batches of 1 x 1 of 4 1 x 1 of 4" in lines
     assert "basis pictures only measured" in lines
     assert lines[-1] == "no problems"
     show_plan(planned(TALK, benchmarks=("scnes",), weights={"text": "a/b"}))
@@ -426,3 +500,16 @@ def test_a_plan_is_shown(planned, capsys, monkeypatch):
     assert out.endswith("\n2 problems\n")
     show_plan(found, as_json=True)
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found.to_json()))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_nothing_of_a_plan_is_cut(planned, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = planned(*(dataclasses.replace(TALK, name=f"alignment_{n}") for n in range(4)))
+    large = (dataclasses.replace(stage, trained=2_151_590_912) for stage in found.stages)
+    show_plan(dataclasses.replace(found, stages=tuple(large)))
+    out = capsys.readouterr().out
+    table = out[: out.index("memory: ")]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out and out.count("2,151,590,912") == 4
+    assert max(map(len, table.splitlines())) <= columns
+    assert table.count("trained parameters") == {60: 2, 80: 2, 120: 1}[columns]
