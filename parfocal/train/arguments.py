@@ -57,10 +57,10 @@ def training_arguments(context: StageContext, out: Path, endless: bool) -> Train
     """
     recipe, stage, world = context.recipe, context.stage, world_size()
     warm = stage.optim.warmup(stage.steps)
-    if warm >= stage.steps:
+    if warm > stage.steps:
         logger.warning(
-            "stage %s: %d of its %d steps are warm-up, so the rate is never far above 0; lower "
-            "optim.warmup_steps", stage.name, warm, stage.steps,
+            "stage %s warms up for %d steps and has %d, so its learning rate is never reached; "
+            "lower optim.warmup_steps", stage.name, warm, stage.steps,
         )  # fmt: skip
     micro, accumulated = divide(stage, world, context.runtime.micro_batch or None)
     cuda = torch.cuda.is_available()

@@ -47,7 +47,7 @@ from parfocal.train.data import (
     score_heads_of,
 )
 from parfocal.train.detection import DetectionObjective
-from parfocal.train.feature_cache import FeatureCache, fill
+from parfocal.train.feature_cache import FeatureCache, fill, kept_for
 from parfocal.train.grouping import WINDOW
 from parfocal.train.language import LanguageObjective
 from parfocal.train.mixture_data import Collate, EndlessBatches, MixtureLoader
@@ -256,9 +256,13 @@ def _on_mixture(
         objective = DetectionObjective(model, num_kinds=0)
     else:
         cache = None
-        if context.runtime.features and _sees_the_same(stage):
+        if context.runtime.features and kept_for(stage):
             ahead = window * micro  # rows of the last window may come before earlier ones
             cache = _remembered(model, processor, context, opened, ahead)
+        elif context.runtime.features:
+            logger.warning(
+                "stage %s trains parts that see, so no features are kept for it", stage.name
+            )
         collate = AnswerCollator(
             processor, stage.max_length, cache, recipe.seed, stage.row_length, model.num_slots
         )
@@ -331,16 +335,6 @@ def _epoch_after_epoch(opened: OpenMixture, rank: int, world: int) -> Iterator[S
             yield sample
         if empty > 1:
             return
-
-
-def _sees_the_same(stage: Stage) -> bool:
-    """Whether pictures are the same to the stage all the time, so that features may be kept."""
-    training = [part for part in ("vision", "proposer", "refiner") if stage.trains(part)]
-    if training:
-        logger.warning(
-            "stage %s trains %s, so no features are kept for it", stage.name, ", ".join(training)
-        )
-    return not training
 
 
 def _wait_for_all() -> None:

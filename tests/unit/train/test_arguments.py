@@ -57,4 +57,4 @@ def test_a_stage_that_only_warms_up_is_told_of(tmp_path, caplog, monkeypatch):
     assert not caplog.records
     stage = dataclasses.replace(STAGE, optim=Optim(warmup_steps=80))
     training_arguments(dataclasses.replace(CONTEXT, stage=stage), tmp_path, endless=False)
-    assert "80 of its 2 steps are warm-up" in caplog.text
+    assert "warms up for 80 steps and has 2" in caplog.text

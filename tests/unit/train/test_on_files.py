@@ -278,7 +278,7 @@ def test_no_features_are_kept_of_what_trains(train, tmp_path, caplog, monkeypatc
     stage = dataclasses.replace(TALK, samples=4, trainable=("projector", "proposer"))
     plain = train("plain", stage)
     assert gap(plain, train("asked", stage, features=str(tmp_path / "features"))) == 0
-    assert "trains proposer, so no features are kept" in caplog.text
+    assert "trains parts that see, so no features are kept" in caplog.text
     assert not (tmp_path / "features").exists()
 
 
