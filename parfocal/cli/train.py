@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parfocal.cli import common, show
+from parfocal.errors import ConfigError
 
 if TYPE_CHECKING:
     from parfocal.train.recipe import Recipe
@@ -122,6 +124,7 @@ def train(
     """
     from parfocal import recipes
 
+    _check_looks(prepare=prepare, print_config=print_config, dry_run=dry_run, tflops=tflops)
     chosen, before = assignments or [], out if resume else None
     runtime = _runtime(
         before,
@@ -134,15 +137,20 @@ def train(
     )
     if recipe == "ablate":
         _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
+        if dry_run or print_config:
+            why = "--dry-run and --print-config tell of all its runs, done or not, and of no hours"
+            _refuse(why, resume=resume, tflops=tflops)
         _ablate(chosen, out, resume, runtime, print_config, dry_run, as_json)
-    elif print_config:
-        sys.stdout.write(recipes.recipe_of_run(recipe, chosen, before).to_json() + "\n")
+        return
+    resolved = recipes.recipe_of_run(recipe, chosen, before)
+    _check_named(resolved, stage or [], data)
+    if print_config:
+        sys.stdout.write(resolved.to_json() + "\n")
     elif dry_run:
-        resolved = recipes.recipe_of_run(recipe, chosen, before)
         _show_plan(recipe, resolved, before, runtime, accelerate, tflops, as_json)
     else:
         logging.getLogger("parfocal").setLevel(logging.INFO)
-        model = recipes.run_recipe(
+        written = recipes.run_recipe(
             recipe,
             chosen,
             out,
@@ -151,7 +159,38 @@ def train(
             accelerate=accelerate,
             begin=not prepare,
         )
-        show.show_saved(model)
+        _show_run(out, written, as_json)
+
+
+def _check_looks(*, prepare: bool, print_config: bool, dry_run: bool, tflops: float | None) -> None:
+    """Refuse options of which one would go unheard beside, or without, another."""
+    looks = {"--prepare": prepare, "--print-config": print_config, "--dry-run": dry_run}
+    given = [name for name, wanted in looks.items() if wanted]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} each stop before training. Give one of them.")
+    if tflops is not None and not dry_run:
+        raise ConfigError(
+            "--tflops is what --dry-run counts hours with. Add --dry-run, or leave --tflops out."
+        )
+
+
+def _check_named(recipe: Recipe, stages: Sequence[str], data: Path | None) -> None:
+    """Refuse stages that the recipe does not have, and a folder that it has no use for."""
+    names = [stage.name for stage in recipe.stages]
+    for name in stages:
+        if name not in names:
+            raise ConfigError(f"recipe {recipe.name!r} has no stage {name!r}; there are {names}.")
+    if data is None:
+        return
+    if not any(stage.mixture or stage.eval_mixture for stage in recipe.stages):
+        raise ConfigError(
+            f"recipe {recipe.name!r} reads no files (mixture), so no path starts from --data. "
+            "Leave --data out."
+        )
+    if not data.is_dir():
+        raise ConfigError(
+            f"--data {str(data)!r} is no folder. Give the one that paths of mixtures start from."
+        )
 
 
 def _runtime(
@@ -184,13 +223,18 @@ def _trackers() -> tuple[str, ...]:
     return ("tensorboard",) if find_spec("tensorboard") else ()
 
 
-def _refuse(**options: object) -> None:
+def _refuse(why: str = "its runs are laid out by itself", **options: object) -> None:
     """Refuse options of recipes that an ablation cannot honour."""
-    from parfocal.errors import ConfigError
-
     given = [f"--{name}" for name, value in options.items() if value]
     if given:
-        raise ConfigError(f"ablate takes no {', '.join(given)}: its runs are laid out by itself.")
+        raise ConfigError(f"ablate takes no {', '.join(given)}: {why}.")
+
+
+def _show_run(out: Path, written: Path, as_json: bool) -> None:
+    """Say where the run and what it wrote last are."""
+    if as_json:
+        show.print_json({"schema": "parfocal.train/1", "run": str(out), "wrote": str(written)})
+    show.show_saved(written)
 
 
 def _ablate(
@@ -214,7 +258,7 @@ def _ablate(
         show_arms(rows, as_json)
         return
     logging.getLogger("parfocal").setLevel(logging.INFO)
-    show.show_saved(ablation_run.run_ablation(assignments, out, resume, runtime))
+    _show_run(out, ablation_run.run_ablation(assignments, out, resume, runtime), as_json)
 
 
 def _show_plan(
@@ -232,7 +276,6 @@ def _show_plan(
     """
     from parfocal import recipes
     from parfocal.cli.train_plan import show_plan
-    from parfocal.errors import ConfigError
     from parfocal.eval.benchmarks import BUNDLED
     from parfocal.train.plan import plan
     from parfocal.train.processes import default_processes, divided_states

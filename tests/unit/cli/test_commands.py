@@ -506,15 +506,19 @@ def test_train_passes_its_options_on(run, tmp_path, monkeypatch) -> None:
         return tmp_path / "model"
 
     monkeypatch.setattr("parfocal.recipes.run_recipe", run_recipe)
-    words = ["train", "mini", "--set", "seed=3", "--set", "bf16=false", "--processes", "2"]
-    words += ["--data", "files", "--micro-batch", "4", "--features", "seen", "--stage", "language"]
-    words += ["--track", "none", "--accelerate", "fsdp"]
-    done = run(*words, "--out", tmp_path, "--resume")
+    (tmp_path / "recipe.json").write_text(get_recipe("groma").to_json(), encoding="utf-8")
+    words = ["train", "groma", "--set", "seed=3", "--set", "bf16=false", "--processes", "2"]
+    words += ["--data", tmp_path, "--micro-batch", "4", "--features", "seen", "--track", "none"]
+    words += ["--stage", "instruction", "--accelerate", "fsdp", "--out", tmp_path, "--resume"]
+    done = run(*words)
     assert (done.code, done.out, done.err) == (0, "", f"wrote {tmp_path / 'model'}\n")
-    data, features = (str(Path(name).resolve()) for name in ("files", "seen"))
-    machine = Runtime(data, 4, features, stages=("language",), processes=2)
+    data, features = (str(Path(name).resolve()) for name in (tmp_path, "seen"))
+    machine = Runtime(data, 4, features, stages=("instruction",), processes=2)
     named = {"resume": True, "runtime": machine, "accelerate": "fsdp", "begin": True}
-    assert seen == [(("mini", ["seed=3", "bf16=false"], tmp_path), named)]
+    assert seen == [(("groma", ["seed=3", "bf16=false"], tmp_path), named)]
+    done = run(*words, "--json")
+    wrote = {"run": str(tmp_path), "wrote": str(tmp_path / "model")}
+    assert json.loads(done.out) == {"schema": "parfocal.train/1", **wrote}
 
 
 def test_train_says_what_it_would_take_and_what_is_missing(run, tmp_path) -> None:

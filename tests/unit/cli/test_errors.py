@@ -162,6 +162,31 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "ablate", "--resume", "--out", "gone"),
         r"gone holds no ablation",
     ),
+    "--data that is no folder": (
+        ("train", "groma", "--data", "gone", "--dry-run"),
+        r"--data 'gone' is no folder",
+    ),
+    "--data of a recipe without files": (
+        ("train", "mini", "--data", ".", "--dry-run"),
+        r"'mini' reads no files.*Leave --data out",
+    ),
+    "--stage of another recipe": (
+        ("train", "mini", "--stage", "foo", "--dry-run"),
+        r"no stage 'foo'; there are \['perception', 'language', 'wording'\]",
+    ),
+    "two ends of one command": (
+        ("train", "mini", "--print-config", "--dry-run"),
+        r"--print-config and --dry-run each stop before training",
+    ),
+    "--tflops of a run": (("train", "mini", "--tflops", "3"), r"Add --dry-run, or leave --tflops"),
+    "--resume of what an ablation would be": (
+        ("train", "ablate", "--dry-run", "--resume", "--out", "gone", "--tflops", "3"),
+        r"ablate takes no --resume, --tflops: --dry-run",
+    ),
+    "--resume of an ablation's settings": (
+        ("train", "ablate", "--print-config", "--resume", "--out", "gone"),
+        r"ablate takes no --resume: ",
+    ),
     "--set without a value": (("train", "mini", "--set", "seed", "--print-config"), r"path=value"),
 }
 
