@@ -85,8 +85,9 @@ def readers(as_json: JsonOption = False) -> None:
 
     Example: parfocal data readers
     """
-    from rich import box
-    from rich.table import Table
+    from textwrap import fill
+
+    from rich.text import Text
 
     from parfocal.data.convert import describe_readers
 
@@ -94,13 +95,20 @@ def readers(as_json: JsonOption = False) -> None:
     if as_json:
         show.print_json({"schema": "parfocal.readers/1", "readers": [asdict(row) for row in found]})
         return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
-    for column in ("reader", "SRC", "options", "what"):
-        table.add_column(column, overflow="fold")
+    out = console()
     for row in found:
-        options = "\n".join(f"{name}={default}" for name, default in row.options.items())
-        table.add_row(row.name, " ".join(row.files), options, row.what)
-    console().print(table)
+        out.print(Text(row.name, "bold"), soft_wrap=True)
+        options = " ".join(f"{name}={default}" for name, default in row.options.items())
+        for label, words in ("what", row.what), ("SRC", " ".join(row.files)), ("options", options):
+            if words:  # names are to be typed: lines end between words, never within
+                lines = fill(
+                    f"  {label:<9}{words}",
+                    out.width,
+                    subsequent_indent=" " * 11,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                out.print(lines, soft_wrap=True)
 
 
 @app.command()
