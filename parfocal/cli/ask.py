@@ -104,9 +104,13 @@ def locate(
     predictor = load_predictor(model, device, dialect, parts)
     options = generation_options(max_new_tokens)
     answers = predictor.locate_batch([picture] * len(phrases), phrases, **options)
-    show.show_located(picture, phrases, answers, as_json)
+    document = show.locations_json(picture, phrases, answers)
+    if as_json:
+        show.print_json(document)
+    else:
+        show.show_located(phrases, answers)
     texts = [answer.text for answer in answers]
-    show.save_answer(show.joined(answers, texts, ", ".join(phrases)), save)
+    show.save_answer(show.joined(answers, texts, ", ".join(phrases)), save, document)
 
 
 def describe(
@@ -134,12 +138,18 @@ def describe(
     options = generation_options(max_new_tokens)
     if regions is None:
         answer = predictor.describe(picture, **options)
-        show.show_description(answer, as_json)
+        document = answer.to_json()
     else:
         answers = predictor.describe(picture, boxes=regions, **options)
-        show.show_regions(picture, regions, answers, as_json)
         answer = show.named(regions, answers)
-    show.save_answer(answer, save)
+        document = show.descriptions_json(picture, regions, answers)
+    if as_json:
+        show.print_json(document)
+    elif regions is None:
+        show.show_answer(answer)
+    else:
+        show.show_regions(regions, answers)
+    show.save_answer(answer, save, document)
 
 
 def propose(
@@ -159,8 +169,12 @@ def propose(
     picture = load_picture(image)
     predictor = load_predictor(model, device, dialect)
     boxes = predictor.propose(picture, top=top)
-    show.show_proposals(picture, boxes, model, as_json)
-    show.save_proposals(picture, boxes, model, save)
+    document = show.proposals_json(picture, boxes, model)
+    if as_json:
+        show.print_json(document)
+    else:
+        show.show_proposals(boxes)
+    show.save_answer(show.proposed(picture, boxes, model), save, document)
 
 
 def chat(

@@ -134,30 +134,50 @@ def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [{"kind": problem.kind, "detail": problem.detail} for problem in problems]
 
 
-def header_json(picture: Image.Image, model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The frame of a `--json` document, the same as that of `Answer.to_json`."""
-    from parfocal.predict.answer import SCHEMA
+def locations_json(
+    picture: Image.Image, phrases: Sequence[str], answers: Sequence[Answer]
+) -> dict[str, Any]:
+    """Where each phrase is, as `--json` prints and `--save` writes it; no boxes: not there."""
+    results = [
+        {
+            "phrase": phrase,
+            "boxes": [box for found in answer.text.phrases for box in boxes_json(found.boxes)],
+            "problems": problems_json(answer.problems),
+        }
+        for phrase, answer in zip(phrases, answers, strict=True)
+    ]
+    return _document("locations", picture, answers[0].model, results)
 
+
+def descriptions_json(
+    picture: Image.Image, regions: Boxes, answers: Sequence[Answer]
+) -> dict[str, Any]:
+    """What is in each region, as `--json` prints and `--save` writes it."""
+    results = [
+        {
+            "region": boxes_json(box)[0]["xyxy"],
+            "text": answer.text.plain,
+            "problems": problems_json(answer.problems),
+        }
+        for box, answer in zip(regions, answers, strict=True)
+    ]
+    return _document("descriptions", picture, answers[0].model, results)
+
+
+def proposals_json(picture: Image.Image, boxes: Boxes, model: str) -> dict[str, Any]:
+    """Suggested boxes, as `--json` prints and `--save` writes them."""
+    return _document("proposals", picture, model, boxes_json(boxes))
+
+
+def _document(
+    kind: str, picture: Image.Image, model: str, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The frame of a document of many results about one picture."""
     return {
-        "schema": SCHEMA,
+        "schema": f"parfocal.{kind}/1",
         "image": {"width": picture.width, "height": picture.height},
         "results": results,
         "model": model,
-    }
-
-
-def located_json(phrase: str, answer: Answer) -> dict[str, Any]:
-    """One phrase that was looked for; no boxes when it is not there."""
-    boxes = [box for found in answer.text.phrases for box in boxes_json(found.boxes)]
-    return {"phrase": phrase, "boxes": boxes, "problems": problems_json(answer.problems)}
-
-
-def described_json(box: Boxes, answer: Answer) -> dict[str, Any]:
-    """One region that was described."""
-    return {
-        "region": boxes_json(box)[0]["xyxy"],
-        "text": answer.text.plain,
-        "problems": problems_json(answer.problems),
     }
 
 
@@ -182,16 +202,10 @@ def joined(answers: Sequence[Answer], texts: Sequence[GroundedText], question: s
     return replace(answers[0], question=question, text=text, problems=problems, regions=None)
 
 
-def show_located(
-    picture: Image.Image, phrases: Sequence[str], answers: Sequence[Answer], as_json: bool
-) -> None:
+def show_located(phrases: Sequence[str], answers: Sequence[Answer]) -> None:
     """Print where each phrase is, or why there is no box of it."""
     from rich.text import Text
 
-    if as_json:
-        results = [located_json(p, a) for p, a in zip(phrases, answers, strict=True)]
-        print_json(header_json(picture, answers[0].model, results))
-        return
     boxes = [answer.boxes for answer in answers]
     words = coloured(phrases, boxes)
     for line, answer, found in zip(words, answers, boxes, strict=True):
@@ -203,57 +217,51 @@ def show_located(
         show_problems(answer.problems)
 
 
-def show_description(answer: Answer, as_json: bool) -> None:
-    """Print a grounded caption."""
-    if as_json:
-        print_json(answer.to_json())
-    else:
-        show_answer(answer)
-
-
-def show_regions(
-    picture: Image.Image, regions: Boxes, answers: Sequence[Answer], as_json: bool
-) -> None:
+def show_regions(regions: Boxes, answers: Sequence[Answer]) -> None:
     """Print what is in each region, in the order in which they were given."""
-    if as_json:
-        results = [described_json(r, a) for r, a in zip(regions, answers, strict=True)]
-        print_json(header_json(picture, answers[0].model, results))
-        return
     names = coloured([answer.text.plain for answer in answers], list(regions))
     console().print(box_table(zip(names, regions, strict=True), first="description"))
     for answer in answers:
         show_problems(answer.problems)
 
 
-def show_proposals(picture: Image.Image, boxes: Boxes, model: str, as_json: bool) -> None:
-    """Print suggested boxes."""
-    if as_json:
-        print_json({**header_json(picture, model, []), "results": boxes_json(boxes)})
-        return
-    numbers = coloured([str(row) for row in range(len(boxes))], list(boxes))
+def show_proposals(boxes: Boxes) -> None:
+    """Print suggested boxes; they count from 1, as on pages."""
+    numbers = coloured([str(number) for number in range(1, len(boxes) + 1)], list(boxes))
     rows = zip(numbers, boxes, strict=True)
     console().print(box_table(rows, first="#") if numbers else "no proposals")
 
 
-def save_proposals(picture: Image.Image, boxes: Boxes, model: str, path: Path | None) -> None:
-    """Save suggested boxes as if they were an answer, each with its number as its name."""
-    if path is None:
-        return
+def proposed(picture: Image.Image, boxes: Boxes, model: str) -> Answer:
+    """Suggested boxes as an answer, each with its number in its name, as the demo names them."""
     from parfocal.dialects.grounded import GroundedText as Words
     from parfocal.dialects.grounded import Phrase
     from parfocal.predict import Answer
 
-    names = [Phrase(str(row), box) for row, box in enumerate(boxes)]
+    names = [Phrase(f"thing {number}", box) for number, box in enumerate(boxes, start=1)]
     text = Words.of(*(part for name in names for part in (name, " ")))
-    answer = Answer("Where are things?", text, picture, boxes, model=model)
-    save_answer(answer, path)
+    return Answer("Where are things?", text, picture, boxes, model=model)
 
 
-def save_answer(answer: Answer, path: Path | None) -> None:
-    """Write the file of `--save`, if there is one, and say so."""
-    if path is not None:
+def save_answer(answer: Answer, path: Path | None, document: dict[str, Any] | None = None) -> None:
+    """Write the file of `--save`, if there is one, and say so.
+
+    Args:
+        answer: drawn on a picture or a page.
+        path: of `--save`.
+        document: what a .json file is to hold; None for the answer itself.
+    """
+    if path is None:
+        return
+    from parfocal.data.outputs import atomic_file
+
+    if document is not None and path.suffix.lower() == ".json":
+        with atomic_file(path) as file:
+            content = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+            file.write(content.encode())
+    else:
         answer.save(path)
-        show_saved(path)
+    show_saved(path)
 
 
 def print_json(value: Any) -> None:
