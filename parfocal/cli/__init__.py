@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     settings = Settings()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever it cannot write is written as \u1234
             stream.reconfigure(errors="backslashreplace")
@@ -98,6 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 1
     return 0
+
+
+def _open_streams() -> None:
+    """Let streams that the caller has closed (`>&-`) read nothing, and write to nowhere."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(null, mode, encoding="utf-8"))
 
 
 ASKING, MAKING = "Ask a picture", "Measure and make"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from parfocal.cli import main
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -240,6 +243,23 @@ def test_a_bad_picture_is_told_before_the_model_is_loaded(run, loaded, folder) -
     for words in (("ask", "gone.png", "q"), (*BOX, "1,2,3"), (*ASK, "--save", "a.bmp")):
         assert run(*words).code == 1
     assert loaded == []
+
+
+@pytest.mark.parametrize(
+    ("words", "close"),
+    [
+        pytest.param(("chat", "scene.png"), "stdin", id="nothing to read questions from"),
+        pytest.param(("info", "--json"), "stdout", id="nowhere to print to"),
+        pytest.param(("ask", "gone.png", "q"), "stderr", id="nowhere to complain to"),
+    ],
+)
+def test_closed_streams_end_a_command_quietly(
+    capfd, monkeypatch, loaded, folder, words, close
+) -> None:
+    monkeypatch.setattr(sys, close, None)  # as Python has it after `<&-` or `>&-`
+    code = main(words)
+    getattr(sys, close).close()
+    assert (code, tuple(capfd.readouterr())) == (int(close == "stderr"), ("", ""))
 
 
 def test_a_full_disk_is_an_error_not_a_traceback(run, loaded, folder, monkeypatch) -> None:
