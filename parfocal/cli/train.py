@@ -122,6 +122,10 @@ def train(
 
     Example: parfocal train mini --set seed=1 --print-config
     """
+    if find_spec("accelerate") is None:
+        raise ConfigError(
+            "training needs Accelerate, which is not installed: pip install 'parfocal[train]'."
+        )
     from parfocal import recipes
 
     _check_looks(prepare=prepare, print_config=print_config, dry_run=dry_run, tflops=tflops)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from parfocal.recipes import get_recipe
@@ -108,3 +109,10 @@ def test_train_print_config_is_the_resolved_recipe(run, monkeypatch) -> None:
     monkeypatch.setattr("parfocal.recipes.run_recipe", None)
     got = json.loads(run("train", "mini", "--set", "seed=3", "--print-config").out)
     assert (got["name"], got["seed"]) == ("mini", 3)
+
+
+def test_training_without_its_extra_says_what_to_install(run, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)  # as if it was not installed
+    done = run("train", "mini", "--print-config")
+    assert (done.code, done.out) == (1, "")
+    assert "pip install 'parfocal[train]'" in done.err
