@@ -146,7 +146,7 @@ def locations_json(
         }
         for phrase, answer in zip(phrases, answers, strict=True)
     ]
-    return _document("parfocal.locations/1", picture, answers[0].model, results)
+    return _document(picture, answers[0].model, results)
 
 
 def descriptions_json(
@@ -161,20 +161,20 @@ def descriptions_json(
         }
         for box, answer in zip(regions, answers, strict=True)
     ]
-    return _document("parfocal.descriptions/1", picture, answers[0].model, results)
+    return _document(picture, answers[0].model, results)
 
 
 def proposals_json(picture: Image.Image, boxes: Boxes, model: str) -> dict[str, Any]:
     """Suggested boxes, as `--json` prints and `--save` writes them."""
-    return _document("parfocal.proposals/1", picture, model, boxes_json(boxes))
+    return _document(picture, model, boxes_json(boxes))
 
 
-def _document(
-    schema: str, picture: Image.Image, model: str, results: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _document(picture: Image.Image, model: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     """The frame of a document of many results about one picture."""
+    from parfocal.predict.answer import SCHEMA
+
     return {
-        "schema": schema,
+        "schema": SCHEMA,
         "image": {"width": picture.width, "height": picture.height},
         "results": results,
         "model": model,

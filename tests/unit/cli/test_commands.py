@@ -47,6 +47,7 @@ RESULT = {
     "additionalProperties": False,
 }
 HEADER = {
+    "schema": {"const": "parfocal.answer/1"},
     "image": {
         "type": "object",
         "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
@@ -57,14 +58,9 @@ HEADER = {
 }
 
 
-def document(kind: str, results: dict, **more: dict) -> dict:
+def document(results: dict, **more: dict) -> dict:
     """The schema of a `--json` document; nothing beyond it is allowed."""
-    properties = {
-        "schema": {"const": f"parfocal.{kind}/1"},
-        **HEADER,
-        "results": {"type": "array", "items": results},
-        **more,
-    }
+    properties = {**HEADER, "results": {"type": "array", "items": results}, **more}
     return {
         "type": "object",
         "properties": properties,
@@ -78,9 +74,8 @@ def words_of(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-LOCATED = document("locations", RESULT)
+LOCATED = document(RESULT)
 ANSWERED = document(
-    "answer",
     RESULT,
     question={"type": "string"},
     text={"type": "string"},
@@ -113,7 +108,7 @@ def test_locate_json(run, loaded, scene) -> None:
     validate(got, LOCATED)
     assert (done.code, done.err) == (0, "")
     assert got == {
-        "schema": "parfocal.locations/1",
+        "schema": "parfocal.answer/1",
         "image": {"width": 100, "height": 80},
         "results": [
             {
@@ -196,7 +191,7 @@ def test_describe(run, loaded, scene) -> None:
 def test_describe_boxes_gives_one_text_a_region_in_order(run, loaded, scene) -> None:
     words = ("describe", scene, "--box", "50,50,60,60", "--box", "1,2,3.5,4")
     got = json.loads(run(*words, "--json").out)
-    validate(got, document("descriptions", REGION))
+    validate(got, document(REGION))
     assert got["results"] == [
         {"region": [50.0, 50.0, 60.0, 60.0], "text": "a thing 0", "problems": []},
         {"region": [1.0, 2.0, 3.5, 4.0], "text": "a thing 1", "problems": []},
@@ -206,7 +201,7 @@ def test_describe_boxes_gives_one_text_a_region_in_order(run, loaded, scene) -> 
 
 def test_propose(run, loaded, scene) -> None:
     got = json.loads(run("propose", scene, "--json").out)
-    validate(got, document("proposals", BOX))
+    validate(got, document(BOX))
     assert [box["score"] for box in got["results"]] == [0.9, 0.1]
     assert len(json.loads(run("propose", scene, "--top", "1", "--json").out)["results"]) == 1
     assert ["2", "5.0", "6.0", "50.0", "60.0", "0.10"] in words_of(run("propose", scene).out)
