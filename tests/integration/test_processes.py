@@ -154,6 +154,7 @@ torch.save([weight.detach() for weight in weights] + momenta, f"{sys.argv[1]}/{r
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_steps_of_muon(tmp_path):
     script = tmp_path / "muon.py"
     script.write_text(MUON, encoding="utf-8")
