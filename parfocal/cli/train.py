@@ -122,10 +122,7 @@ def train(
 
     Example: parfocal train mini --set seed=1 --print-config
     """
-    if find_spec("accelerate") is None:
-        raise ConfigError(
-            "training needs Accelerate, which is not installed: pip install 'parfocal[train]'."
-        )
+    _check_extra()
     from parfocal import recipes
 
     _check_looks(prepare=prepare, print_config=print_config, dry_run=dry_run, tflops=tflops)
@@ -142,8 +139,7 @@ def train(
     if recipe == "ablate":
         _refuse(stage=stage, data=data, features=features, accelerate=accelerate, prepare=prepare)
         if dry_run or print_config:
-            why = "--dry-run and --print-config tell of all its runs, done or not, and of no hours"
-            _refuse(why, resume=resume, tflops=tflops)
+            _refuse(_OF_ALL_RUNS, resume=resume, tflops=tflops)
         _ablate(chosen, out, resume, runtime, print_config, dry_run, as_json)
         return
     resolved = recipes.recipe_of_run(recipe, chosen, before)
@@ -164,6 +160,16 @@ def train(
             begin=not prepare,
         )
         _show_run(out, written, as_json)
+
+
+_OF_ALL_RUNS = "--dry-run and --print-config tell of all its runs, done or not, and of no hours"
+
+
+def _check_extra() -> None:
+    if find_spec("accelerate") is None:
+        raise ConfigError(
+            "training needs Accelerate, which is not installed: pip install 'parfocal[train]'."
+        )
 
 
 def _check_looks(*, prepare: bool, print_config: bool, dry_run: bool, tflops: float | None) -> None:
