@@ -95,7 +95,7 @@ TflopsOption = Annotated[
         "--tflops",
         metavar="X",
         min=0.001,
-        help="TFLOP/s that --dry-run takes a process to reach; default: 100 on a GPU.",
+        help="TFLOP/s that --dry-run takes a process to reach; default: 100 a GPU, 0.05 a core.",
     ),
 ]
 

@@ -108,13 +108,10 @@ def _assumed(found: Plan) -> Iterator[str]:
         yield "memory: on CPUs; attention by turns keeps less than is counted here, all pairs"
     else:
         yield f"memory: on CPUs, with {found.attention} attention"
-    if found.tflops is None:
-        yield "no hours: no GPU is here; --tflops X says what a process reaches"
-    else:
-        yield (
-            f"hours at an assumed {found.tflops:g} TFLOP/s for each of {found.processes} "
-            "processes; a multiply-add is 2 FLOPs"
-        )
+    yield (
+        f"hours at an assumed {found.tflops:g} TFLOP/s (--tflops) for each of {found.processes} "
+        "processes; a multiply-add is 2 FLOPs"
+    )
     if any(stage.row and stage.row.basis == "one_picture" for stage in found.stages):
         yield (
             "tokens: as much text as there may be beside one picture, as the data are not here; "

@@ -47,6 +47,7 @@ from parfocal.train.typed import build
 
 SCHEMA = "parfocal.plan/1"
 TFLOPS = 100.0  # of a GPU, assumed where nobody says: what it reaches is not known beforehand
+CPU_TFLOPS = 0.05  # of a core: about what the whole of mini reached, 0.98 PFLOP in 145 min on two
 FOR_GPUS = 10**9  # parameters from which on a model is planned for GPUs, also where none is
 
 
@@ -134,7 +135,7 @@ class Plan:
         budget: which of its sizes.
         model: name of the preset.
         processes: that share every step.
-        tflops: what each of them is assumed to reach, in TFLOP/s; None where that is not known.
+        tflops: what each of them is assumed to reach, in TFLOP/s.
         device: that memory is counted for: a GPU where one is here, and for large models.
         attention: of the language model there.
         stages: in order.
@@ -147,7 +148,7 @@ class Plan:
     budget: str
     model: str
     processes: int
-    tflops: float | None
+    tflops: float
     device: Literal["cuda", "cpu"]
     attention: str
     stages: tuple[StagePlan, ...]
@@ -193,8 +194,8 @@ def plan(
         runtime: says which stages are run, where the files are and how a step is divided; 0
             processes are one.
         benchmarks: names of those that recipes can run.
-        tflops: what a process is assumed to reach, in TFLOP/s; None: `TFLOPS` if a GPU is here,
-            otherwise no hours are counted.
+        tflops: what a process is assumed to reach, in TFLOP/s; None: `TFLOPS` on GPUs, otherwise
+            `CPU_TFLOPS`.
         done: names of stages that are left out, as a run that goes on has them; the weights that it
             began with are then not asked for.
         divided: of `divided_states`: what each process is to hold its part of alone.
@@ -212,8 +213,8 @@ def plan(
     found.problems += start_problems(model, recipe, left, done)
     found.attempt(lambda: check_benchmarks(recipe, benchmarks))
     here = torch.cuda.is_available()
-    rate = TFLOPS if tflops is None and here else tflops
     cuda = here or sum(value.numel() for value in model.parameters()) >= FOR_GPUS
+    rate = tflops or (TFLOPS if cuda else CPU_TFLOPS)
     planner = _Planner(
         recipe, config, processor, runtime, rate, cuda, prefill_flops(model, 1), divided, found
     )
@@ -242,7 +243,7 @@ class _Planner:
     config: ParfocalConfig
     processor: ParfocalProcessor | None
     runtime: Runtime
-    tflops: float | None
+    tflops: float
     cuda: bool
     forward: Mapping[str, int]
     divided: Collection[str]
@@ -295,7 +296,7 @@ class _Planner:
         )
 
     def _hours(self, flops: int | None) -> float | None:
-        if flops is None or self.tflops is None:
+        if flops is None:
             return None
         return flops / (self.processes * self.tflops * 1e12) / 3600
 

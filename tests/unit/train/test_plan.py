@@ -187,12 +187,14 @@ def test_rows_that_are_not_measured_have_the_pictures_of_their_samples(tiny_part
     assert row.longest == 3 * (9 + 6) + 90
 
 
-def test_no_hours_are_guessed_without_a_gpu(planned, capsys, monkeypatch):
+def test_hours_without_a_gpu_are_those_of_cores(planned, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = planned(TALK, tflops=None)
-    assert (found.tflops, found.device, found.stages[0].hours) == (None, "cpu", None)
+    stage = found.stages[0]
+    assert (found.tflops, found.device) == (0.05, "cpu")
+    assert stage.hours == pytest.approx(stage.flops / (found.processes * 0.05e12) / 3600)
     show_plan(found)
-    assert "no hours: no GPU is here; --tflops X says" in capsys.readouterr().out
+    assert "hours at an assumed 0.05 TFLOP/s" in capsys.readouterr().out
 
 
 def test_large_models_are_planned_for_gpus(planned, monkeypatch):
